@@ -1,0 +1,363 @@
+"""Checkpoints and run records: written whole or not at all, hashed, with where they come from.
+
+A checkpoint is `NAME.safetensors` (weights), `NAME.json` (the sidecar) and, where they were made,
+`NAME.table.safetensors` (the class-by-channel table) and `NAME.logits.safetensors`. No pickle is
+ever loaded.
+"""
+
+import ast
+import functools
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+
+from softprune import __version__, paths
+from softprune.errors import UserError
+
+FORMAT = 1
+
+
+@contextmanager
+def atomic(path: Path):
+    """Yield a temporary path beside `path`; rename it into place only if the block succeeds."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    os.close(handle)
+    try:
+        yield Path(name)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(name, 0o666 & ~umask)  # mkstemp's 600 would stay otherwise
+        os.replace(name, path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def write_json(path: Path, value) -> None:
+    """Canonical JSON (sorted keys, one-space indent), atomically."""
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
+
+
+def sha256(path: Path) -> str:
+    """Hex SHA-256 of a file."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def short_hash(value) -> str:
+    """Ten hex digits that name a JSON-able value."""
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+# --- checkpoints ---------------------------------------------------------------------------------
+
+
+def save_tensors(path: Path, tensors: dict, metadata: dict[str, str] | None = None) -> None:
+    """safetensors, atomically; tensors are stored contiguous."""
+    from safetensors.torch import save_file
+
+    with atomic(path) as temporary:
+        plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+        save_file(plain, temporary, metadata=metadata)
+
+
+def load_tensors(path: Path) -> tuple[dict, dict[str, str]]:
+    """Tensors and metadata of a safetensors file.
+
+    Raises:
+        UserError: missing, a pickle, or not a safetensors file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"{path} does not exist")
+    with open(path, "rb") as handle:
+        head = handle.read(9)
+    if head[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
+        raise UserError(
+            f"{path.name} is a pickle, which can run code when loaded: "
+            "expected a .safetensors checkpoint written by `softprune train`"
+        )
+    try:
+        with safe_open(path, framework="pt") as handle:
+            tensors = {key: handle.get_tensor(key) for key in handle.keys()}  # noqa: SIM118
+            return tensors, handle.metadata() or {}
+    except SafetensorError as error:
+        raise UserError(f"{path.name} is not a safetensors file, or is cut short") from error
+
+
+def companion(checkpoint: Path, kind: str) -> Path:
+    """`NAME.safetensors` -> `NAME.json` for `sidecar`, `NAME.<kind>.safetensors` otherwise."""
+    stem = checkpoint.name.removesuffix(".safetensors")
+    return checkpoint.with_name(f"{stem}.json" if kind == "sidecar" else f"{stem}.{kind}.safetensors")
+
+
+def save_checkpoint(path: Path, model, sidecar: dict) -> None:
+    """Weights, then the sidecar with their SHA-256: a sidecar is the sign that all is there."""
+    save_tensors(path, model.state_dict())
+    sidecar = {"format": FORMAT, **sidecar, "sha256": sha256(path)}
+    write_json(companion(path, "sidecar"), sidecar)
+
+
+def read_sidecar(path: Path) -> dict:
+    """The JSON beside a checkpoint.
+
+    Raises:
+        UserError: missing or unreadable.
+    """
+    side = companion(Path(path), "sidecar")
+    if not Path(path).exists():
+        raise UserError(f"{path} does not exist: expected a checkpoint, NAME.safetensors")
+    try:
+        return json.loads(side.read_text())
+    except FileNotFoundError as error:
+        raise UserError(f"{side} is missing: a checkpoint travels with its sidecar") from error
+    except ValueError as error:
+        raise UserError(f"{side} is not JSON") from error
+
+
+def load_checkpoint(path: Path, *, architecture: str | None = None):
+    """The model in evaluation mode, and its sidecar.
+
+    Args:
+        architecture: refuse a checkpoint of another one.
+
+    Raises:
+        UserError: hash, architecture or shapes do not agree.
+    """
+    import torch
+
+    from softprune import models
+
+    path = Path(path)
+    load_head = path.suffix == ".safetensors" or not path.exists()
+    if not load_head:
+        load_tensors(path)  # says what is wrong with a pickle or a foreign file
+    sidecar = read_sidecar(path)
+    config = sidecar["config"]
+    if architecture and config["architecture"] != architecture:
+        raise UserError(
+            f"{path.name} is a {config['architecture']}: expected a checkpoint of {architecture}"
+        )
+    if sha256(path) != sidecar["sha256"]:
+        raise UserError(
+            f"{path.name} does not have the hash in its sidecar: "
+            "it was changed or cut short; train or fetch it again"
+        )
+    tensors, _ = load_tensors(path)
+    model = models.build(
+        config["architecture"],
+        classes=len(sidecar["class_names"]),
+        channels=len(sidecar["mean"]),
+        width=config["width"],
+    )
+    tensors = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise UserError(
+            f"{path.name} does not fit {config['architecture']} of width {config['width']}"
+        ) from error
+    return model.to(memory_format=torch.channels_last).eval(), sidecar
+
+
+def round_to_half(model) -> None:
+    """Round every floating tensor to half precision, in place, so what is measured is shipped."""
+    import torch
+
+    with torch.no_grad():
+        for tensor in model.state_dict().values():
+            if tensor.is_floating_point():
+                tensor.copy_(tensor.half().float())
+
+
+# --- provenance ----------------------------------------------------------------------------------
+
+
+def source_hash(modules: list[str] | None = None) -> str:
+    """Hash of the syntax trees of `src/softprune` (or of some modules): comments do not count."""
+    folder = Path(__file__).parent
+    names = modules or sorted(p.stem for p in folder.glob("*.py"))
+    digest = hashlib.sha256()
+    for name in sorted(names):
+        tree = ast.parse((folder / f"{name}.py").read_text())
+        digest.update(f"{name}\n{ast.dump(_without_docstrings(tree))}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def _without_docstrings(tree: ast.AST) -> ast.AST:
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if (isinstance(body, list) and body and isinstance(body[0], ast.Expr)
+                and isinstance(body[0].value, ast.Constant)):
+            node.body = body[1:]
+    return tree
+
+
+@functools.cache
+def commit() -> str:
+    """The commit of the clone, with `+` when tracked files differ; `unknown` outside git."""
+    def git(*words):
+        return subprocess.run(
+            ["git", "-C", str(paths.root()), *words], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        dirty = "+" if git("status", "--porcelain", "--untracked-files=no") else ""
+        return git("rev-parse", "--short=12", "HEAD") + dirty
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def device_name() -> str:
+    """`cuda NAME` or `cpu NAME, N threads`."""
+    import torch
+
+    if torch.cuda.is_available():
+        return f"cuda {torch.cuda.get_device_name()}"
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        lines = [li for li in info.read_text().splitlines() if li.startswith("model name")]
+        name = lines[0].split(":", 1)[1].strip() if lines else name
+    return f"cpu {name}, {torch.get_num_threads()} threads"
+
+
+def provenance(wall_s: float | None = None) -> dict:
+    """Commit, source hash, versions, device, peak memory: what a record says of its making."""
+    import resource
+
+    import numpy
+    import torch
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts KiB
+    return {
+        "commit": commit(),
+        "source": source_hash(),
+        "softprune": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__.split("+")[0],
+        "numpy": numpy.__version__,
+        "device": device_name(),
+        "wall_s": wall_s,
+        "peak_memory_bytes": peak,
+    }
+
+
+# --- run records ---------------------------------------------------------------------------------
+
+COLUMNS = (
+    "dataset,architecture,width,penalty,strength,seed,profile,forget,method,metric,split,value,"
+    "unit,device,key,stage,score,statistic,gate,fraction,sites,n,low,high"
+).split(",")
+
+_TEXT = {"type": "string"}
+_NUMBER = {"type": "number"}
+ROW_SCHEMA = {
+    "type": "object",
+    "required": ["method", "metric", "value", "unit"],
+    "additionalProperties": False,
+    "properties": {
+        "method": _TEXT, "metric": _TEXT, "forget": _TEXT, "split": _TEXT, "unit": _TEXT,
+        "score": _TEXT, "statistic": _TEXT, "gate": _TEXT, "sites": _TEXT,
+        "value": _NUMBER, "fraction": _NUMBER, "low": _NUMBER, "high": _NUMBER,
+        "n": {"type": "integer"},
+    },
+}
+RECORD_SCHEMA = {
+    "type": "object",
+    "required": ["format", "stage", "key", "parameters", "rows", "provenance"],
+    "additionalProperties": False,
+    "properties": {
+        "format": {"const": FORMAT},
+        "stage": _TEXT,
+        "key": _TEXT,
+        "parameters": {
+            "type": "object",
+            "required": ["dataset", "architecture", "width", "penalty", "strength", "seed",
+                         "profile"],
+        },
+        "rows": {"type": "array", "items": ROW_SCHEMA},
+        "extra": {"type": "object"},
+        "provenance": {
+            "type": "object",
+            "required": ["commit", "source", "torch", "device", "wall_s", "peak_memory_bytes"],
+        },
+    },
+}
+
+
+def row(method: str, metric: str, value, unit: str = "", **more) -> dict:
+    """One measured number. NumPy and torch scalars become Python floats here, and only here."""
+    made = {"method": method, "metric": metric, "value": float(value), "unit": unit}
+    for key, item in more.items():
+        if item is None:
+            continue
+        made[key] = item if isinstance(item, str) else int(item) if key == "n" else float(item)
+    return made
+
+
+def write_record(
+    stage: str, key: str, parameters: dict, rows: list[dict], made: dict, extra: dict | None = None
+) -> Path:
+    """Validate and write `data/results/<dataset>/<profile>/<stage>-<key>.json`.
+
+    Args:
+        made: `provenance(...)`. extra: curves and tables that are not single numbers.
+
+    Raises:
+        jsonschema.ValidationError: the record is not of the schema.
+    """
+    import jsonschema
+
+    record = {"format": FORMAT, "stage": stage, "key": key, "parameters": parameters,
+              "rows": rows, "provenance": made}
+    if extra:
+        record["extra"] = extra
+    jsonschema.validate(record, RECORD_SCHEMA)
+    folder = paths.results() / parameters["dataset"] / parameters["profile"]
+    path = folder / f"{stage}-{key}.json"
+    write_json(path, record)
+    return path
+
+
+def read_records(dataset: str = "*", profile: str = "*", stage: str = "*") -> list[dict]:
+    """Run records that match, in order of path.
+
+    Raises:
+        UserError: a file that is not a record, named.
+    """
+    import jsonschema
+
+    found = []
+    for path in sorted(paths.results().glob(f"{dataset}/{profile}/{stage}-*.json")):
+        try:
+            record = json.loads(path.read_text())
+            jsonschema.validate(record, RECORD_SCHEMA)
+        except (ValueError, jsonschema.ValidationError) as error:
+            raise UserError(f"{paths.relative(path)} is not a run record") from error
+        if stage == "*" or record["stage"] == stage:
+            found.append(record)
+    return found
+
+
+def tidy(records: list[dict]) -> list[dict]:
+    """One dict of `COLUMNS` for every row of every record."""
+    return [
+        {c: "" for c in COLUMNS}
+        | {c: record["parameters"].get(c, "") for c in COLUMNS[:7]}
+        | {"key": record["key"], "stage": record["stage"],
+           "device": record["provenance"]["device"]}
+        | measured
+        for record in records
+        for measured in record["rows"]
+    ]

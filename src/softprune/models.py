@@ -1,0 +1,181 @@
+"""The classifiers, and for each the one list of sites where a channel can be gated exactly.
+
+Layer names follow torchvision's ResNet (`conv1`, `bn1`, `layer1.0.conv1`, …, `fc`) with the usual
+CIFAR stem (3x3, stride 1, no max-pool), so a state dict fits the code of published methods.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from softprune.errors import UserError, choose
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """A place where channels are gated: the post-activation map that `module` puts out.
+
+    A gate folds either into the batch norm before the non-linearity (gamma and beta both), or
+    into the input columns of every layer that reads the map.
+    """
+
+    name: str
+    channels: int
+    module: str
+    norm: str = ""  # the batch norm to scale, if the site folds backwards
+    kernel: str = ""  # the convolution in front of `norm`, whose rows only feed these channels
+    readers: tuple[str, ...] = ()  # the layers to scale, if it folds forwards
+
+
+class BasicBlock(nn.Module):
+    """conv-bn-relu-conv-bn, plus the shortcut, relu (He et al., 2016)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.relu1 = nn.ReLU()
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.relu2 = nn.ReLU()
+        self.downsample = None
+        if stride != 1 or inputs != outputs:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = self.relu1(self.bn1(self.conv1(x)))
+        return self.relu2(self.bn2(self.conv2(x)) + shortcut)
+
+
+class ResNet(nn.Module):
+    """Four stages of basic blocks, `width` channels in the first, doubled at each."""
+
+    def __init__(self, blocks: tuple[int, ...], classes: int, channels: int, width: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, width, 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU()
+        inputs = width
+        for stage, count in enumerate(blocks):
+            outputs, stride = width * 2**stage, 1 if stage == 0 else 2
+            layers = [BasicBlock(inputs, outputs, stride)]
+            layers += [BasicBlock(outputs, outputs, 1) for _ in range(count - 1)]
+            self.add_module(f"layer{stage + 1}", nn.Sequential(*layers))
+            inputs = outputs
+        self.blocks = blocks
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(inputs, classes)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Pooled output of the last stage, (N, 8 width)."""
+        x = self.relu(self.bn1(self.conv1(x)))
+        for stage in range(len(self.blocks)):
+            x = getattr(self, f"layer{stage + 1}")(x)
+        return self.avgpool(x).flatten(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.features(x))
+
+    def sites(self) -> list[Site]:
+        """The stem, every block's inner map, every end of a stage; the last is the last site.
+
+        A block's output inside a stage is also read by an identity shortcut, so no layer's
+        columns could take its gate: it is not offered.
+        """
+        found = [_norm_site("conv1", self.conv1, "bn1", "relu")]
+        for stage, count in enumerate(self.blocks, 1):
+            for block in range(count):
+                at = f"layer{stage}.{block}"
+                conv = self.get_submodule(f"{at}.conv1")
+                found.append(_norm_site(f"{at}.conv1", conv, f"{at}.bn1", f"{at}.relu1"))
+            readers = ("fc",)
+            if stage < len(self.blocks):
+                readers = (f"layer{stage + 1}.0.conv1", f"layer{stage + 1}.0.downsample.0")
+            end = f"layer{stage}.{count - 1}"
+            channels = self.get_submodule(f"{end}.conv2").out_channels
+            found.append(
+                Site(name=f"layer{stage}", channels=channels, module=f"{end}.relu2",
+                     readers=readers)
+            )
+        return found
+
+
+class DigitsNet(nn.Module):
+    """Three convolutions for 8x8 digits: width, 2 width, 4 width channels; pooled, classified."""
+
+    def __init__(self, classes: int, channels: int, width: int):
+        super().__init__()
+        inputs = channels
+        for i in (1, 2, 3):
+            outputs = width * 2 ** (i - 1)
+            self.add_module(f"conv{i}", nn.Conv2d(inputs, outputs, 3, 1, 1, bias=False))
+            self.add_module(f"bn{i}", nn.BatchNorm2d(outputs))
+            self.add_module(f"relu{i}", nn.ReLU())
+            inputs = outputs
+        self.pool = nn.MaxPool2d(2)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(inputs, classes)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Pooled output of the third convolution, (N, 4 width)."""
+        x = self.relu1(self.bn1(self.conv1(x)))
+        x = self.pool(self.relu2(self.bn2(self.conv2(x))))
+        return self.avgpool(self.relu3(self.bn3(self.conv3(x)))).flatten(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.features(x))
+
+    def sites(self) -> list[Site]:
+        """The three convolutions. The last folds into the classifier, as a ResNet's does."""
+        found = [
+            _norm_site(f"conv{i}", getattr(self, f"conv{i}"), f"bn{i}", f"relu{i}") for i in (1, 2)
+        ]
+        channels = self.conv3.out_channels
+        return [*found, Site(name="conv3", channels=channels, module="relu3", readers=("fc",))]
+
+
+def _norm_site(name: str, conv: nn.Conv2d, norm: str, module: str) -> Site:
+    return Site(name=name, channels=conv.out_channels, module=module, norm=norm, kernel=name)
+
+
+ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
+    "digits-cnn": DigitsNet,
+    "resnet18": lambda **kw: ResNet((2, 2, 2, 2), **kw),
+    "resnet34": lambda **kw: ResNet((3, 4, 6, 3), **kw),
+}
+
+
+def build(architecture: str, *, classes: int, channels: int, width: int) -> nn.Module:
+    """A fresh model, channels-last.
+
+    Example:
+        >>> build("resnet18", classes=10, channels=3, width=16).fc.in_features
+        128
+    """
+    choose("architecture", architecture, ARCHITECTURES)
+    if not 1 <= width <= 1024:
+        raise UserError(f"width {width}: expected a whole number from 1 to 1024")
+    model = ARCHITECTURES[architecture](classes=classes, channels=channels, width=width)
+    return model.to(memory_format=torch.channels_last)
+
+
+def kernels(model: nn.Module) -> dict[str, nn.Conv2d]:
+    """Every convolution by name, in order of computation."""
+    return {n: m for n, m in model.named_modules() if isinstance(m, nn.Conv2d)}
+
+
+def choose_sites(model: nn.Module, which: str) -> list[Site]:
+    """Sites by `last`, `inner` (all but the last), `all`, or names joined by commas."""
+    sites = model.sites()
+    groups = {"last": sites[-1:], "inner": sites[:-1], "all": sites}
+    if which in groups:
+        return groups[which]
+    by_name = {s.name: s for s in sites}
+    for name in which.split(","):
+        choose("site", name, [*groups, *by_name])
+    return [by_name[name] for name in which.split(",")]

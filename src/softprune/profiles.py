@@ -1,0 +1,29 @@
+"""The three profiles: what each data set is trained with, by size of machine."""
+
+from softprune.errors import choose
+
+PROFILES = ("smoke", "laptop", "paper")
+
+_DIGITS = {"architecture": "digits-cnn", "width": 16, "batch_size": 64, "peak_lr": 0.2, "pad": 1,
+           "flip": False, "label_smoothing": 0.0}
+_RESNET = {"architecture": "resnet18", "batch_size": 256, "peak_lr": 0.25}
+
+RECIPES: dict[str, dict[str, dict]] = {
+    "digits": {
+        "smoke": _DIGITS | {"width": 8, "epochs": 4},
+        "laptop": _DIGITS | {"epochs": 30},
+        "paper": _DIGITS | {"width": 32, "epochs": 60},
+    },
+    "cifar10": {
+        "smoke": _RESNET | {"width": 4, "epochs": 1, "batch_size": 64, "per_class": 40},
+        # small images first: a third of the time saved (compute budget of 2 cores)
+        "laptop": _RESNET | {"width": 32, "epochs": 20, "sides": ((0.25, 16), (0.6, 24))},
+        "paper": _RESNET | {"width": 64, "epochs": 60, "pad": 4},
+    },
+}
+
+
+def profile_defaults(dataset: str, profile: str) -> dict:
+    """Training options of a data set at a profile; an imported set is trained as CIFAR-10 is."""
+    choose("profile", profile, PROFILES)
+    return dict(RECIPES.get(dataset, RECIPES["cifar10"])[profile])
