@@ -212,6 +212,7 @@ def train(
         stop_after: stop (and return None) once this many epochs are done: for kill-and-resume
             tests.
     """
+    artifacts.commit()  # read (and cached) now: the clone may move on while this trains
     images = load_images(config)
     left_out = images.class_indices(list(config.without)) if config.without else ()
     names = tuple(images.class_names[c] for c in sorted(left_out))
