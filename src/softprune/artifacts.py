@@ -255,10 +255,7 @@ def provenance(wall_s: float | None = None) -> dict:
 
 # --- run records ---------------------------------------------------------------------------------
 
-COLUMNS = (
-    "dataset,architecture,width,penalty,strength,seed,profile,forget,method,metric,split,value,"
-    "unit,device,key,stage,score,statistic,gate,fraction,sites,n,low,high"
-).split(",")
+COLUMNS = ["dataset", "architecture", "width", "penalty", "strength", "seed", "profile", "forget", "method", "metric", "split", "value", "unit", "device", "key", "stage", "score", "statistic", "gate", "fraction", "sites", "n", "low", "high"]
 
 _TEXT = {"type": "string"}
 _NUMBER = {"type": "number"}

@@ -25,8 +25,9 @@ class Site:
     channels: int
     module: str
     norm: str = ""  # the batch norm to scale, if the site folds backwards
-    kernel: str = ""  # the convolution in front of `norm`, whose rows only feed these channels
     readers: tuple[str, ...] = ()  # the layers to scale, if it folds forwards
+    kernel: str = ""  # the last convolution before the map: its row j feeds channel j alone
+    feeds: str = ""  # the batch norm after `kernel`, where the site folds forwards
 
 
 class BasicBlock(nn.Module):
@@ -100,7 +101,7 @@ class ResNet(nn.Module):
             channels = self.get_submodule(f"{end}.conv2").out_channels
             found.append(
                 Site(name=f"layer{stage}", channels=channels, module=f"{end}.relu2",
-                     readers=readers)
+                     readers=readers, kernel=f"{end}.conv2", feeds=f"{end}.bn2")
             )
         return found
 
@@ -136,7 +137,8 @@ class DigitsNet(nn.Module):
             _norm_site(f"conv{i}", getattr(self, f"conv{i}"), f"bn{i}", f"relu{i}") for i in (1, 2)
         ]
         channels = self.conv3.out_channels
-        return [*found, Site(name="conv3", channels=channels, module="relu3", readers=("fc",))]
+        return [*found, Site(name="conv3", channels=channels, module="relu3", readers=("fc",),
+                            kernel="conv3", feeds="bn3")]
 
 
 def _norm_site(name: str, conv: nn.Conv2d, norm: str, module: str) -> Site:

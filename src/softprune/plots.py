@@ -1,0 +1,266 @@
+"""Every figure of the book: one palette, direct labels, alt text computed from the data.
+
+Each function returns `(figure, alt)`; `show` displays the picture and sets the alternative text.
+"""
+
+import base64
+import io
+from html import escape
+
+import matplotlib
+import numpy as np
+
+matplotlib.use("agg", force=False)
+import matplotlib.pyplot as plt
+import seaborn as sns
+
+# Okabe and Ito: told apart with every common colour blindness
+INK, BLUE, ORANGE, GREEN, RED, PURPLE, GREY = (
+    "#222222", "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#8A8A8A",
+)
+COLOURS = {"original": INK, "retrained": GREEN, "head-mask": GREY, "soft": BLUE, "hard": RED,
+           "random-channels": ORANGE}
+MARKERS = {"retrained": "*", "head-mask": "X", "soft": "o", "hard": "s", "random-channels": "^",
+           "original": "D"}
+
+
+def style() -> None:
+    """The same look everywhere; sizes readable at phone width."""
+    sns.set_theme(context="notebook", style="ticks", font_scale=0.95, rc={
+        "figure.dpi": 110, "savefig.dpi": 110, "axes.spines.top": False,
+        "axes.spines.right": False, "figure.figsize": (6.4, 3.8), "axes.titleweight": "bold",
+        "axes.titlesize": "medium", "svg.hashsalt": "softprune", "figure.facecolor": "white",
+    })
+
+
+def show(made) -> None:
+    """Display `(figure, alt)` in a notebook as one `<img>` that carries its alt text."""
+    from IPython.display import HTML, display
+
+    figure, alt = made
+    buffer = io.BytesIO()
+    # no date, no version: two runs give the same bytes
+    figure.savefig(buffer, format="png", bbox_inches="tight", metadata={"Software": None})
+    plt.close(figure)
+    picture = base64.b64encode(buffer.getvalue()).decode()
+    display(HTML(f'<img class="softprune-figure" alt="{escape(alt)}" '
+                 f'src="data:image/png;base64,{picture}"/>'))
+
+
+def _figure(columns: int = 1, width: float = 6.4, height: float = 3.6):
+    style()
+    return plt.subplots(1, columns, figsize=(width, height), layout="constrained")
+
+
+def learning_curves(history: list[dict]):
+    """Validation accuracy and the two parts of orthogonality, by epoch."""
+    figure, (left, right) = _figure(2, 7.6, 3.2)
+    epochs = [h["epoch"] for h in history]
+    left.plot(epochs, [100 * h["validation"] for h in history], color=BLUE)
+    left.set(xlabel="epoch", ylabel="validation accuracy (%)")
+    for key, colour, text in (("norm", ORANGE, "norm"), ("coherence", BLUE, "coherence")):
+        values = [max(h[key], 1e-5) for h in history]
+        right.plot(epochs, values, color=colour)
+        right.annotate(f" {text}", (epochs[-1], values[-1]), color=colour, va="center")
+    right.set(xlabel="epoch", ylabel="distance from orthonormal", yscale="log")
+    right.margins(x=0.25)
+    last = history[-1]
+    return figure, (
+        f"Two line charts over {len(history)} epochs. Validation accuracy ends at "
+        f"{100 * last['validation']:.1f} percent; the norm part of the distance from orthonormal "
+        f"at {last['norm']:.3g}, the coherence part at {last['coherence']:.3g}."
+    )
+
+
+def gram_matrices(pairs: list[tuple[str, np.ndarray]]):
+    """Gram matrices K K^T of one layer, side by side on one colour scale."""
+    style()
+    figure, axes = plt.subplots(1, len(pairs), figsize=(3.4 * len(pairs), 3.4),
+                                layout="constrained", squeeze=False)
+    parts = []
+    for axis, (title, gram) in zip(axes[0], pairs, strict=True):
+        gram = np.asarray(gram)
+        image = axis.imshow(gram, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
+        axis.set(title=title, xticks=[], yticks=[])
+        off = np.abs(gram - np.diag(np.diag(gram))).mean()
+        parts.append(f"{title}: mean absolute entry off the diagonal {off:.3f}, "
+                     f"mean on it {np.diag(gram).mean():.2f}")
+    figure.colorbar(image, ax=axes[0], shrink=0.8)
+    return figure, "Gram matrices of kernels. " + "; ".join(parts) + "."
+
+
+def class_channel_heatmap(means: np.ndarray, class_names):
+    """The class-by-channel table of a site, channels ordered by the class that drives them."""
+    from scipy.cluster.hierarchy import leaves_list, linkage
+
+    means = np.asarray(means)
+    scaled = means / np.maximum(means.max(0, keepdims=True), 1e-12)
+    order = leaves_list(linkage(scaled.T, "average", optimal_ordering=True))
+    figure, axis = _figure(1, 7.2, 0.28 * len(class_names) + 1.2)
+    image = axis.imshow(scaled[:, order], aspect="auto", cmap="viridis", vmin=0, vmax=1,
+                        interpolation="nearest")
+    axis.set(yticks=range(len(class_names)), yticklabels=class_names, xticks=[],
+             xlabel=f"{means.shape[1]} channels, similar ones side by side")
+    axis.tick_params(length=0)
+    figure.colorbar(image, label="share of the channel's\nlargest class mean")
+    top = np.bincount(means.argmax(0), minlength=len(class_names))
+    most = int(top.argmax())
+    return figure, (
+        f"Heat map of {len(class_names)} classes by {means.shape[1]} channels. {class_names[most]} "
+        f"drives the most channels, {top[most]}; the fewest any class drives is {top.min()}."
+    )
+
+
+def score_bars(scores: np.ndarray, chosen: np.ndarray, cls: str, score: str):
+    """All channels' scores in falling order, the selected ones coloured."""
+    order = np.argsort(-np.asarray(scores), kind="stable")
+    picked = np.isin(order, chosen)
+    figure, axis = _figure(1, 6.8, 3.0)
+    axis.bar(range(len(order)), np.asarray(scores)[order], width=1.0,
+             color=np.where(picked, RED, GREY))
+    axis.axhline(0, color=INK, lw=0.8)
+    axis.set(xlabel="channels, by rank", ylabel=f"score ({score})", xlim=(-1, len(order)))
+    return figure, (
+        f"Bar chart of {len(order)} channel scores for {cls}, falling from {max(scores):.3g} to "
+        f"{min(scores):.3g}; the {len(chosen)} selected ones are coloured."
+    )
+
+
+def gate_lollipop(gates: np.ndarray, cls: str):
+    """Gates of a site by channel, attenuated ones as lollipops hanging from 1."""
+    gates = np.asarray(gates)
+    figure, axis = _figure(1, 6.8, 2.6)
+    touched = np.flatnonzero(gates < 1)
+    axis.axhline(1, color=GREY, lw=1)
+    axis.vlines(touched, gates[touched], 1, color=BLUE, lw=1)
+    axis.plot(touched, gates[touched], "o", color=BLUE, ms=4)
+    axis.set(xlabel="channel", ylabel="gate", ylim=(-0.05, 1.08), xlim=(-1, len(gates)))
+    return figure, (
+        f"Lollipop chart of {len(gates)} gates for {cls}: {len(touched)} are below 1, the smallest "
+        f"{gates.min():.3g}."
+    )
+
+
+def frontier(points: list[dict], star: tuple[float, float] | None, cross=None):
+    """Retained against forgotten accuracy (%), a line a method; retrained star, head-mask cross.
+
+    Args:
+        points: dicts `method`, `forgotten`, `retained`, `fraction`. star, cross: (forgotten,
+            retained).
+    """
+    figure, axis = _figure(1, 6.6, 4.2)
+    methods = list(dict.fromkeys(p["method"] for p in points))
+    for method in methods:
+        mine = sorted((p for p in points if p["method"] == method), key=lambda p: p["fraction"])
+        x, y = [p["forgotten"] for p in mine], [p["retained"] for p in mine]
+        colour = COLOURS.get(method, PURPLE)
+        axis.plot(x, y, "-", marker=MARKERS.get(method, "o"), color=colour, ms=5, label=method)
+    if star:
+        axis.plot(*star, "*", color=GREEN, ms=16, label="retrained", zorder=5)
+    if cross:
+        axis.plot(*cross, "X", color=GREY, ms=11, label="head-mask (fake)", zorder=4)
+    axis.set(xlabel="accuracy on the forgotten class (%)", ylabel="accuracy on the others (%)")
+    axis.legend(frameon=False, fontsize="small", loc="best")
+    best = min(points, key=lambda p: p["forgotten"])
+    return figure, (
+        f"Scatter of retained against forgotten accuracy for {', '.join(methods)}. The least "
+        f"forgotten-class accuracy is {best['forgotten']:.1f} percent, by {best['method']} at "
+        f"fraction {best['fraction']:g}, with {best['retained']:.1f} percent retained."
+        + (f" The retrained model keeps {star[1]:.1f} percent." if star else "")
+    )
+
+
+def per_class_bars(rows: list[dict]):
+    """Forgotten accuracy and retained change for each class in turn.
+
+    Args:
+        rows: dicts `cls`, `forgotten` (%), `change` (points).
+    """
+    figure, (left, right) = _figure(2, 7.6, 0.27 * len(rows) + 1.3)
+    names, at = [r["cls"] for r in rows], np.arange(len(rows))
+    left.barh(at, [r["forgotten"] for r in rows], color=RED)
+    left.set(yticks=at, yticklabels=names, xlabel="forgotten class\nstill right (%)", xlim=(0, 100))
+    right.barh(at, [r["change"] for r in rows], color=BLUE)
+    right.axvline(0, color=INK, lw=0.8)
+    right.set(yticks=at, yticklabels=[], xlabel="other classes'\nchange (points)")
+    for axis in (left, right):
+        axis.invert_yaxis()
+    worst = max(rows, key=lambda r: r["forgotten"])
+    drop = min(rows, key=lambda r: r["change"])
+    return figure, (
+        f"Two bar charts over {len(rows)} classes. Least forgotten: {worst['cls']}, "
+        f"{worst['forgotten']:.1f} percent still right. Largest loss on the others: "
+        f"{drop['change']:.2f} points, when {drop['cls']} is forgotten."
+    )
+
+
+def confusion_rows(rows: dict[str, np.ndarray], class_names, cls: str):
+    """Where the forgotten class's test images go, one row a model."""
+    figure, axis = _figure(1, 7.2, 0.42 * len(rows) + 1.5)
+    matrix = 100 * np.stack([np.asarray(r) for r in rows.values()])
+    sns.heatmap(matrix, ax=axis, cmap="Blues", vmin=0, vmax=100, annot=len(class_names) <= 12,
+                fmt=".0f", cbar=False, xticklabels=list(class_names), yticklabels=list(rows))
+    axis.tick_params(axis="x", rotation=40, length=0)
+    axis.tick_params(axis="y", rotation=0, length=0)
+    parts = [f"{name}: most often {class_names[int(r.argmax())]}, {r.max():.0f} percent"
+             for name, r in zip(rows, matrix, strict=True)]
+    return figure, f"Predictions for test images of {cls}. " + "; ".join(parts) + "."
+
+
+def roc_curves(curves: dict[str, tuple[np.ndarray, np.ndarray, float]], smallest: float):
+    """ROC on log axes, from the smallest false positive rate that can be read."""
+    figure, axis = _figure(1, 5.2, 4.4)
+    diagonal = np.geomspace(smallest, 1, 50)
+    axis.plot(diagonal, diagonal, ":", color=GREY)
+    for name, (fpr, tpr, auc) in curves.items():
+        axis.plot(fpr, tpr, color=COLOURS.get(name, PURPLE), label=f"{name}, AUC {auc:.3f}",
+                  drawstyle="steps-post")
+    axis.set(xscale="log", yscale="log", xlim=(smallest, 1), ylim=(smallest, 1.05),
+             xlabel="false positive rate", ylabel="true positive rate")
+    axis.legend(frameon=False, fontsize="small")
+    parts = [f"{name} {auc:.3f}" for name, (_, _, auc) in curves.items()]
+    return figure, ("ROC curves of the membership attack on log axes. AUC: " + ", ".join(parts)
+                    + f". Rates below {smallest:.2g} are not shown.")
+
+
+def auc_intervals(rows: list[dict]):
+    """AUC with interval by attack and model.
+
+    Args:
+        rows: dicts `attack`, `method`, `auc`, `low`, `high`.
+    """
+    attacks = list(dict.fromkeys(r["attack"] for r in rows))
+    methods = list(dict.fromkeys(r["method"] for r in rows))
+    figure, axis = _figure(1, 6.8, 0.55 * len(attacks) + 1.6)
+    for i, method in enumerate(methods):
+        mine = {r["attack"]: r for r in rows if r["method"] == method}
+        y = np.arange(len(attacks)) + (i - (len(methods) - 1) / 2) * 0.13
+        auc = np.array([mine[a]["auc"] for a in attacks])
+        reach = np.array([[mine[a]["auc"] - mine[a]["low"], mine[a]["high"] - mine[a]["auc"]]
+                          for a in attacks]).T
+        axis.errorbar(auc, y, xerr=reach, fmt=MARKERS.get(method, "o"), ms=5,
+                      color=COLOURS.get(method, PURPLE), label=method, lw=1)
+    axis.axvline(0.5, color=GREY, ls=":")
+    axis.set(yticks=range(len(attacks)), yticklabels=attacks, xlabel="AUC (½: nothing to tell)")
+    axis.invert_yaxis()
+    axis.legend(frameon=False, fontsize="small", bbox_to_anchor=(1, 1))
+    top = max(rows, key=lambda r: abs(r["auc"] - 0.5))
+    return figure, (
+        f"AUC with 95 percent intervals for {len(attacks)} attacks on {', '.join(methods)}. "
+        f"Furthest from one half: {top['attack']} on {top['method']}, {top['auc']:.3f}."
+    )
+
+
+def digit_pictures(images: np.ndarray, labels, guesses, count: int = 12):
+    """Which digits turn into what: pictures of digits only, never of another set."""
+    count = min(count, len(images))
+    style()
+    figure, axes = plt.subplots(2, (count + 1) // 2, figsize=(7, 2.9), layout="constrained")
+    for axis, image, label, guess in zip(axes.flat, images, labels, guesses, strict=False):
+        axis.imshow(image, cmap="gray_r", interpolation="nearest")
+        axis.set_title(f"{label} → {guess}", fontsize="x-small", weight="normal")
+    for axis in axes.flat:
+        axis.axis("off")
+    names, tally = np.unique(list(guesses), return_counts=True)
+    return figure, (f"{count} test digits of the forgotten class with what they are now taken for; "
+                    f"most often {names[tally.argmax()]}.")

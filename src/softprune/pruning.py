@@ -1,0 +1,149 @@
+r"""Soft pruning: a gate g_j in [0, 1] multiplies the post-activation map of channel j.
+
+Gates are folded into the weights exactly. Before a ReLU that follows a batch norm, gamma and beta
+are both scaled: relu(g z) = g relu(z). At the end of a residual stage the shortcut bypasses the
+batch norm, so the gate goes into the input columns of every layer that reads the map.
+"""
+
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from softprune import channels
+from softprune.errors import UserError, choose
+from softprune.models import Site
+
+GATES = ("rank", "constant", "hard")
+Gates = dict[str, Tensor]  # site -> float32 (J,), 1 where nothing is attenuated
+
+
+def gate_values(name: str, k: int, alpha: float = 0.25, top: float = 0.5) -> Tensor:
+    """Gates of the channels of rank 1 … k, float32 (k,).
+
+    Args:
+        name: `rank`, min(top, r / k): the first is nearly closed, the last attenuated to `top`
+            (second-hand formula of the paper); `constant`, alpha for all; `hard`, 0.
+
+    Example:
+        >>> gate_values("rank", 4).tolist()
+        [0.25, 0.5, 0.5, 0.5]
+    """
+    choose("gate", name, GATES)
+    for label, value in (("alpha", alpha), ("top", top)):
+        if not 0 <= value <= 1:
+            raise UserError(f"{label}={value}: expected a number from 0 to 1")
+    if name == "rank":
+        return (torch.arange(1, k + 1) / k).clamp_max(top)
+    return torch.full((k,), alpha if name == "constant" else 0.0)
+
+
+def make_gates(
+    table: channels.ClassChannelTable, sites: list[Site], forget: tuple[int, ...], *,
+    score: str = "difference", statistic: str = "mean", fraction: float = 0.25,
+    gate: str = "rank", alpha: float = 0.25, seed: int = 0,
+) -> Gates:
+    """Gates for a request "forget these classes": a table look-up, no data, no gradient.
+
+    A request of several classes is the elementwise minimum of the single ones, so {a} then {b}
+    gives the same gates as {a, b}.
+    """
+    combined: Gates = {}
+    for cls in forget:
+        for site in sites:
+            s = channels.score(table, site.name, (cls,), score, statistic, seed)
+            chosen = channels.select(s, fraction)
+            g = torch.ones(site.channels)
+            g[chosen] = gate_values(gate, len(chosen), alpha)
+            combined[site.name] = torch.minimum(combined.get(site.name, g), g)
+    return combined
+
+
+@contextmanager
+def gated(model: nn.Module, gates: Gates):
+    """Explicit gates by hooks on the maps: the reference that folding is compared with."""
+    by_name = {s.name: s for s in model.sites()}
+    handles = []
+    for name, g in gates.items():
+        choose("site", name, by_name)
+        module = model.get_submodule(by_name[name].module)
+        hook = lambda _m, _i, out, g=g: out * g.to(out).view(1, -1, 1, 1)  # noqa: E731
+        handles.append(module.register_forward_hook(hook))
+    try:
+        yield model
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _targets(model: nn.Module, gates: Gates):
+    """Pairs (weight, gate shaped to multiply it) that a fold touches."""
+    by_name = {s.name: s for s in model.sites()}
+    for name, g in gates.items():
+        choose("site", name, by_name)
+        site = by_name[name]
+        if len(g) != site.channels:
+            raise UserError(f"{len(g)} gates at {name}: expected {site.channels}")
+        if site.norm:
+            norm = model.get_submodule(site.norm)
+            yield norm.weight, g
+            yield norm.bias, g
+        for reader in site.readers:
+            weight = model.get_submodule(reader).weight  # (o, J) or (o, J, k, k)
+            yield weight, g.view(1, -1, *[1] * (weight.dim() - 2))
+
+
+@torch.no_grad()
+def fold(model: nn.Module, gates: Gates) -> None:
+    """Multiply the gates into the weights, in place, exactly."""
+    for weight, g in _targets(model, gates):
+        weight.mul_(g.to(weight))
+
+
+@torch.no_grad()
+def unfold(model: nn.Module, gates: Gates) -> None:
+    """Divide by the gates: exact up to rounding, and only where none is 0.
+
+    Raises:
+        UserError: a closed gate, whose channel is gone for good.
+    """
+    if any((g == 0).any() for g in gates.values()):
+        raise UserError("a closed gate (0) cannot be divided out: load the original checkpoint")
+    for weight, g in _targets(model, gates):
+        weight.div_(g.to(weight))
+
+
+@contextmanager
+def folded(model: nn.Module, gates: Gates):
+    """Fold for the length of a block; the touched weights come back bit for bit."""
+    kept = [(weight, weight.detach().clone()) for weight, _ in _targets(model, gates)]
+    fold(model, gates)
+    try:
+        yield model
+    finally:
+        with torch.no_grad():
+            for weight, before in kept:
+                weight.copy_(before)
+
+
+@torch.no_grad()
+def erase_closed(model: nn.Module, gates: Gates) -> int:
+    """Zero every parameter whose only path runs through a closed gate; returns how many values.
+
+    gamma = beta = 0 alone leaves the kernel's row, from which the channel could be revived. Where
+    the site folds forwards (end of a stage), the last convolution's row of that channel feeds
+    only the closed map, but the shortcut's path is shared inside the stage and stays.
+    """
+    erased = 0
+    for site in model.sites():
+        if site.name not in gates or not (gates[site.name] == 0).any():
+            continue
+        closed = (gates[site.name] == 0).nonzero().squeeze(1)
+        kernel = model.get_submodule(site.kernel)
+        norm = model.get_submodule(site.norm or site.feeds)
+        for tensor in (kernel.weight, norm.weight, norm.bias, norm.running_mean):
+            tensor[closed] = 0
+            erased += tensor[closed].numel()
+        norm.running_var[closed] = 1
+        erased += len(closed)
+    return erased

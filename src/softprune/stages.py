@@ -1,0 +1,81 @@
+"""What the four notebooks share: opening a stage, finding its models, closing it with a record."""
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from softprune import artifacts, datasets, training
+from softprune.errors import UserError
+
+
+@dataclass
+class Stage:
+    """One stage of one data set: its training configuration, its rows, its record."""
+
+    name: str
+    config: training.TrainConfig
+    parameters: dict
+    images: datasets.ImageSet
+    rows: list[dict] = field(default_factory=list)
+    extra: dict = field(default_factory=dict)
+    began: float = field(default_factory=time.perf_counter)
+
+    def add(self, method: str, metric: str, value, unit: str = "", **more) -> None:
+        """Add one measured number."""
+        self.rows.append(artifacts.row(method, metric, value, unit, **more))
+
+    def original(self) -> Path:
+        """The stage's own checkpoint: shipped, cached, or trained now if it is digits or smoke."""
+        return self._checkpoint(self.config)
+
+    def retrained(self, cls: str) -> Path | None:
+        """The reference retrained without a class; None where it has not been trained."""
+        import dataclasses
+
+        config = dataclasses.replace(self.config, without=(cls,))
+        return self._checkpoint(config, optional=True)
+
+    def _checkpoint(self, config, optional: bool = False) -> Path | None:
+        found = training.find_checkpoint(config, self.images.data_hash)
+        if found:
+            return found
+        if config.dataset == "digits" or config.profile == "smoke":
+            return training.train(config)
+        if optional:
+            return None
+        raise UserError(
+            f"{config.name} ({config.profile}) is not trained yet: type `softprune train "
+            f"--dataset {config.dataset} --profile {config.profile}`"
+        )
+
+    def close(self) -> Path:
+        """Write the run record."""
+        key = artifacts.short_hash({"parameters": self.parameters, "data": self.images.data_hash,
+                                    "config": self.config.as_dict()})
+        made = artifacts.provenance(time.perf_counter() - self.began)
+        parameters = self.config.as_dict() | self.parameters | {
+            "width": self.config.width, "architecture": self.config.architecture,
+            "penalty": self.config.penalty, "strength": self.config.strength,
+        }
+        return artifacts.write_record(self.name, key, parameters, self.rows, made, self.extra)
+
+
+def open_stage(name: str, parameters: dict) -> Stage:
+    """From a notebook's parameters; an empty string, 0 or -1 stands for the profile's default.
+
+    Raises:
+        UserError: data missing, or a parameter out of range.
+    """
+    defaults = {"architecture": "", "width": 0, "penalty": "", "strength": -1.0, "epochs": 0}
+    given = {k: parameters[k] for k, v in defaults.items() if parameters[k] != v}
+    config = training.configure(parameters["dataset"], parameters["profile"],
+                                seed=parameters["seed"], **given)
+    return Stage(name=name, config=config, parameters=dict(parameters),
+                 images=training.load_images(config))
+
+
+def say(text: str) -> None:
+    """Display a sentence as markdown: prose whose numbers are this run's."""
+    from IPython.display import Markdown, display
+
+    display(Markdown(text))
