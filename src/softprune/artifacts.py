@@ -98,7 +98,8 @@ def load_tensors(path: Path) -> tuple[dict, dict[str, str]]:
 def companion(checkpoint: Path, kind: str) -> Path:
     """`NAME.safetensors` -> `NAME.json` for `sidecar`, `NAME.<kind>.safetensors` otherwise."""
     stem = checkpoint.name.removesuffix(".safetensors")
-    return checkpoint.with_name(f"{stem}.json" if kind == "sidecar" else f"{stem}.{kind}.safetensors")
+    ending = "json" if kind == "sidecar" else f"{kind}.safetensors"
+    return checkpoint.with_name(f"{stem}.{ending}")
 
 
 def save_checkpoint(path: Path, model, sidecar: dict) -> None:
@@ -139,8 +140,7 @@ def load_checkpoint(path: Path, *, architecture: str | None = None):
     from softprune import models
 
     path = Path(path)
-    load_head = path.suffix == ".safetensors" or not path.exists()
-    if not load_head:
+    if path.exists() and not companion(path, "sidecar").exists():
         load_tensors(path)  # says what is wrong with a pickle or a foreign file
     sidecar = read_sidecar(path)
     config = sidecar["config"]
@@ -255,7 +255,11 @@ def provenance(wall_s: float | None = None) -> dict:
 
 # --- run records ---------------------------------------------------------------------------------
 
-COLUMNS = ["dataset", "architecture", "width", "penalty", "strength", "seed", "profile", "forget", "method", "metric", "split", "value", "unit", "device", "key", "stage", "score", "statistic", "gate", "fraction", "sites", "n", "low", "high"]
+COLUMNS = (
+    "dataset", "architecture", "width", "penalty", "strength", "seed", "profile", "forget",
+    "method", "metric", "split", "value", "unit", "device", "key", "stage", "score", "statistic",
+    "gate", "fraction", "sites", "n", "low", "high",
+)
 
 _TEXT = {"type": "string"}
 _NUMBER = {"type": "number"}

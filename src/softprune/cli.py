@@ -56,6 +56,36 @@ def build_parser() -> argparse.ArgumentParser:
                        help="CPU threads (the same bits need the same number)")
     _parameters(train)
 
+    run = _command(commands, "run", _run, "execute a stage and what it needs; publish the pages",
+                   "softprune run soft-pruning --dataset digits -p forget=three")
+    run.add_argument("stage", metavar="STAGE|all")
+    why = _command(commands, "why", _why, "say why a stage would be executed again",
+                   "softprune why soft-pruning --dataset cifar10")
+    why.add_argument("stage", metavar="STAGE|all")
+    for parser_ in (run, why):
+        parser_.add_argument("--dataset", required=True, metavar="NAME")
+        parser_.add_argument("--profile", metavar="|".join(PROFILES),
+                             help="default: what the page was made with, else laptop")
+        _parameters(parser_)
+    run.add_argument("--force", action="store_true", help="execute even what is up to date")
+
+    forget = _command(commands, "forget", _forget, "forget classes of a checkpoint, and save it",
+                      "softprune forget --checkpoint data/checkpoints/digits/laptop/"
+                      "digits-cnn-w16-so-0.01-s0.safetensors --classes three --out out.safetensors")
+    forget.add_argument("--checkpoint", required=True, metavar="PATH")
+    forget.add_argument("--classes", required=True, metavar="CLASS,...")
+    forget.add_argument("--out", required=True, metavar="PATH")
+    forget.add_argument("--fraction", type=float, default=0.25)
+    forget.add_argument("--gate", default="rank", metavar="rank|constant|hard")
+    forget.add_argument("--score", default="difference", metavar="NAME")
+    forget.add_argument("--sites", default="last", metavar="last|inner|all|NAME,...")
+    forget.add_argument("--architecture", help="refuse a checkpoint of another architecture")
+
+    results = _command(commands, "results", _results, "all run records as one tidy table",
+                       "softprune results --csv > results.csv")
+    results.add_argument("--csv", action="store_true", help="write the whole table to stdout")
+    _command(commands, "doctor", _doctor, "what this machine has", "softprune doctor")
+
     data = commands.add_parser("data", help="list, fetch, verify or import image sets")
     verbs = data.add_subparsers(metavar="VERB", required=True)
     _command(verbs, "list", _data_list, "the catalog, and what is here", "softprune data list")
@@ -126,20 +156,28 @@ def _train(arguments) -> None:
     texts = assignments(arguments.parameters)
     if arguments.threads:
         os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
+    from softprune import catalog
+
+    choose("data set", arguments.dataset, catalog.known())
+    meta = catalog.meta(arguments.dataset)
+    if arguments.without and meta:  # a wrong class is said before torch is loaded
+        catalog.class_indices(tuple(meta["class_names"]), arguments.without)
+    if meta is None and arguments.dataset != "digits":
+        raise UserError(catalog.missing(arguments.dataset))
+
     import dataclasses
 
     from softprune import datasets, training
 
-    choose("data set", arguments.dataset, datasets.known())
     fields = {f.name: f.type for f in dataclasses.fields(training.TrainConfig)
               if f.type in (bool, int, float, str) and f.name not in ("dataset", "profile")}
     for name in texts:
         choose("parameter", name, fields)
     values = {n: typed(n, t, fields[n]) for n, t in texts.items()}
-    images = datasets.load(arguments.dataset)
     if arguments.without:
-        left_out = sorted(images.class_indices(arguments.without))
-        values["without"] = tuple(images.class_names[c] for c in left_out)
+        class_names = datasets.load(arguments.dataset).class_names
+        left_out = sorted(catalog.class_indices(class_names, arguments.without))
+        values["without"] = tuple(class_names[c] for c in left_out)
     config = training.configure(arguments.dataset, arguments.profile, **values)
     import torch
 
@@ -154,16 +192,172 @@ def _train(arguments) -> None:
     print(training.train(config, log=log))
 
 
+# --- run -----------------------------------------------------------------------------------------
+
+
+def _wanted(arguments) -> dict[str, dict]:
+    """Parameters by stage, checked before anything starts."""
+    from softprune import catalog, notebooks
+
+    stages = list(notebooks.STAGES)
+    if arguments.stage != "all":
+        choose("stage", arguments.stage, [*stages, "all"])
+        stages = stages[: stages.index(arguments.stage) + 1]
+    choose("data set", arguments.dataset, catalog.known())
+    given = assignments(arguments.parameters)
+    page = notebooks.published(stages[-1], arguments.dataset)
+    before = notebooks.page_metadata(page).get("parameters", {})
+    profile = arguments.profile or before.get("profile", "laptop")
+    if before.get("profile") == profile and not given:  # the page's own parameters stand
+        accepted = {n for s in stages for n in notebooks.parameters(notebooks.template(s))}
+        given = {k: v for k, v in before.items()
+                 if k in accepted and k not in ("dataset", "profile", "recipe")}
+    wanted = notebooks.resolve(stages, arguments.dataset, profile, given)
+    notebooks.data_hash(arguments.dataset)  # a missing data set is said now
+    if wanted[stages[-1]].get("forget"):
+        catalog.class_indices(tuple(catalog.meta(arguments.dataset)["class_names"]),
+                              wanted[stages[-1]]["forget"])
+    return wanted
+
+
+def _run(arguments) -> None:
+    from softprune import notebooks
+
+    stale = False
+    for stage, values in _wanted(arguments).items():
+        stale = stale or arguments.force or bool(notebooks.why(stage, values))
+        if stale:  # what follows a stage that was executed is executed too
+            notebooks.run(stage, values, log=lambda text: print(text, flush=True))
+        else:
+            print(f"{stage} on {arguments.dataset} is up to date")
+
+
+def _why(arguments) -> None:
+    from softprune import notebooks
+
+    for stage, values in _wanted(arguments).items():
+        reasons = notebooks.why(stage, values)
+        print(f"{stage}: {'; '.join(reasons) if reasons else 'up to date'}")
+
+
+# --- forget --------------------------------------------------------------------------------------
+
+
+def _forget(arguments) -> None:
+    from softprune import artifacts, channels, datasets, evaluation, models, pruning
+
+    out = Path(arguments.out)
+    if out.suffix != ".safetensors":
+        raise UserError(f"--out {out}: expected a name that ends in .safetensors")
+    ledger = evaluation.TimeLedger()
+    checkpoint = Path(arguments.checkpoint)
+    model, sidecar = artifacts.load_checkpoint(checkpoint, architecture=arguments.architecture)
+    classes = datasets.class_indices(tuple(sidecar["class_names"]), arguments.classes)
+    table = channels.load_table(artifacts.companion(checkpoint, "table"), model)
+    sites = models.choose_sites(model, arguments.sites)
+    with ledger.part("select"):
+        gates = pruning.make_gates(table, sites, classes, score=arguments.score,
+                                   fraction=arguments.fraction, gate=arguments.gate)
+    before = _accuracies(model, sidecar, classes)
+    with ledger.part("edit"):
+        pruning.fold(model, gates)
+        pruning.erase_closed(model, gates)
+    with ledger.part("save"):
+        names = [sidecar["class_names"][c] for c in classes]
+        sidecar["forgotten"] = sorted({*sidecar.get("forgotten", []), *names})
+        # the table names the class's channels: what travels with the model holds it no longer
+        for moment in (table.mean, table.square):
+            for by_site in moment.values():
+                for values in by_site.values():
+                    values[list(classes)] = 0
+        table.counts[list(classes)] = 0
+        channels.save_table(artifacts.companion(out, "table"), table)
+        artifacts.save_checkpoint(out, model, sidecar)
+    after = _accuracies(model, sidecar, classes)
+    if before:
+        for label, old, new in zip(("retained", "forgotten"), before, after, strict=True):
+            print(f"{label:9} test accuracy {100 * old:6.2f} % → {100 * new:6.2f} %")
+    else:
+        print(f"{sidecar['config']['dataset']} is not here, or not the data it was trained on: "
+              "accuracies are not measured")
+    for part, seconds in ledger.seconds.items():
+        print(f"{part:9} {1000 * seconds:10.3f} ms")
+    print(out)
+
+
+def _accuracies(model, sidecar, classes) -> tuple[float, float] | None:
+    """Retained and forgotten test accuracy, where the data is here."""
+    from softprune import datasets, evaluation, requests
+
+    try:
+        images = datasets.load(sidecar["config"]["dataset"])
+    except UserError:
+        return None
+    if images.data_hash != sidecar["data_hash"]:
+        return None
+    pixels, labels = images.split("test")
+    logits = evaluation.predict(model, pixels, images.mean, images.std)[1]
+    return requests.retained_and_forgotten(logits, labels, classes)
+
+
+# --- results, doctor -----------------------------------------------------------------------------
+
+
+def _results(arguments) -> None:
+    import csv
+
+    from softprune import artifacts
+
+    rows = artifacts.tidy(artifacts.read_records())
+    if arguments.csv:
+        writer = csv.DictWriter(sys.stdout, artifacts.COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        return
+    shown = [r for r in rows if r["metric"] == "accuracy" and r["stage"] == "train"]
+    for r in shown:
+        print(f"{r['dataset']:10} {r['profile']:7} {r['architecture']} w{r['width']} "
+              f"{r['penalty']} s{r['seed']}  {r['method']} {r['forget']}  {r['split']}: {100 * r['value']:.2f} %")
+    print(f"{len(rows)} rows in all; add --csv for the whole table")
+
+
+def _doctor(_arguments) -> None:
+    import platform
+
+    import torch
+
+    from softprune import artifacts, paths, training
+
+    device = training.pick_device()
+    fast = "yes" if training.has_fast_bfloat16(device) else "no (float32 is used)"
+    print(f"softprune {__version__}, python {platform.python_version()}, torch {torch.__version__}")
+    print(f"device    {artifacts.device_name()}; fast bfloat16: {fast}")
+    if hasattr(os, "sysconf"):
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+        print(f"memory    {total:.0f} GiB")
+    print(f"cache     {paths.cache()}")
+    _data_list(None)
+    found = [p for base in (paths.shipped(), paths.cache() / "checkpoints")
+             for p in sorted(base.rglob("*.safetensors")) if p.name.count(".safetensors") == 1
+             and artifacts.companion(p, "sidecar").exists()]
+    for path in found:
+        print(f"model     {paths.relative(path)}")
+    for record in artifacts.read_records(stage="train"):
+        p, made = record["parameters"], record["provenance"]
+        print(f"training  {p['dataset']} {p['profile']} w{p['width']}: {made['wall_s']:.0f} s on "
+              f"{made['device']}")
+
+
 # --- data ----------------------------------------------------------------------------------------
 
 
 def _data_list(_arguments) -> None:
-    from softprune import datasets
+    from softprune import catalog
 
-    entries = datasets.catalog()
-    for name in datasets.known():
+    entries = catalog.catalog()
+    for name in catalog.known():
         entry = entries.get(name, {"images": "imported"})
-        here = (datasets.store(name) / "meta.json").exists()
+        here = catalog.meta(name) is not None
         state = "here" if here else "bundled" if name == "digits" else "not here"
         print(f"{name:20} {state:9} {entry['images']}")
 

@@ -21,9 +21,9 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
-import yaml
 
 from softprune import paths
+from softprune.catalog import catalog, class_indices, known, missing, store
 from softprune.errors import UserError, choose
 
 VALIDATION_SHARE = 20  # one image in twenty of every class
@@ -64,48 +64,7 @@ class ImageSet:
         return class_indices(self.class_names, names)
 
 
-def class_indices(class_names: tuple[str, ...], names) -> tuple[int, ...]:
-    """See `ImageSet.class_indices`."""
-    names = [n for n in re.split(r"[,+]", names) if n] if isinstance(names, str) else list(names)
-    found = []
-    for name in names:
-        name = str(name).strip()
-        if name.isdigit() and name not in class_names and int(name) < len(class_names):
-            found.append(int(name))
-        elif name in class_names:
-            found.append(class_names.index(name))
-        else:
-            shown = ", ".join(class_names[:20]) + (", …" if len(class_names) > 20 else "")
-            raise UserError(
-                f"unknown class {name!r}: expected one of {shown} "
-                f"or an index from 0 to {len(class_names) - 1}"
-            )
-    if len(set(found)) < len(found):
-        twice = next(class_names[c] for c in found if found.count(c) > 1)
-        raise UserError(f"class {twice!r} is named twice: name each class to forget once")
-    if len(found) >= len(class_names):
-        raise UserError("all classes are to be forgotten: leave at least one to retain")
-    return tuple(found)
-
-
 # --- the catalog ---------------------------------------------------------------------------------
-
-
-def catalog() -> dict[str, dict]:
-    """The entries of `data/catalog.yml`: title, classes, files with checksums, licence, citation."""
-    return yaml.safe_load((paths.root() / "data" / "catalog.yml").read_text())
-
-
-def store(name: str) -> Path:
-    """The folder of a decoded set in the cache."""
-    return paths.cache() / "datasets" / name
-
-
-def known() -> list[str]:
-    """Names in the catalog, then imported sets found in the cache."""
-    folder = paths.cache() / "datasets"
-    imported = sorted(p.parent.name for p in folder.glob("*/meta.json")) if folder.exists() else []
-    return list(dict.fromkeys([*catalog(), *imported]))
 
 
 def load(name: str, check: bool = True) -> ImageSet:
@@ -121,7 +80,7 @@ def load(name: str, check: bool = True) -> ImageSet:
     folder = store(name)
     if not (folder / "meta.json").exists():
         if name != "digits":
-            raise UserError(f"{name} is not here yet: type `softprune data fetch {name}`")
+            raise UserError(missing(name))
         _decode_digits()
     meta = json.loads((folder / "meta.json").read_text())
     arrays = {}

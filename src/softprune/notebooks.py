@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from softprune import artifacts, paths
+from softprune import artifacts, catalog, paths
 from softprune.errors import UserError, choose
 from softprune.profiles import PROFILES
 
@@ -48,13 +48,19 @@ def read(path: Path):
     return nbformat.read(path, as_version=4)
 
 
+def page_metadata(page: Path) -> dict:
+    """What the publisher wrote about a page's run: parameters, key parts, commit; {} if none."""
+    return json.loads(page.read_text())["metadata"].get("softprune", {}) if page.exists() else {}
+
+
 def parameters(path: Path) -> dict:
     """Defaults of the parameters cell: literals only, since derived values would go stale."""
-    cells = [c for c in read(path).cells if "parameters" in c.metadata.get("tags", [])]
+    raw = json.loads(path.read_text())  # not through nbformat, whose import takes longer
+    cells = [c for c in raw["cells"] if "parameters" in c["metadata"].get("tags", [])]
     if len(cells) != 1:
         raise UserError(f"{path.name}: expected one cell tagged parameters, got {len(cells)}")
     values = {}
-    for line in ast.parse(cells[0].source).body:
+    for line in ast.parse("".join(cells[0]["source"])).body:
         try:
             values[line.targets[0].id] = ast.literal_eval(line.value)
         except (AttributeError, ValueError) as error:
@@ -121,7 +127,7 @@ def paper_recipe() -> dict:
 
 def key_parts(stage: str, values: dict, dataset_hash: str) -> dict[str, str]:
     """What a stage's result depends on, each part hashed apart so that `why` can name it."""
-    import torch
+    from importlib.metadata import version
 
     code = "\n".join(c.source for c in read(template(stage)).cells if c.cell_type == "code")
     modules = [m for s in STAGES[: STAGES.index(stage) + 1] for m in MODULES[s]]
@@ -129,20 +135,20 @@ def key_parts(stage: str, values: dict, dataset_hash: str) -> dict[str, str]:
         "notebook code": hashlib.sha256(code.encode()).hexdigest()[:16],
         "parameters": artifacts.short_hash(values),
         "data": dataset_hash,
-        "torch version": torch.__version__.split("+")[0],
+        "torch version": version("torch").split("+")[0],
         **{f"module {m}": artifacts.source_hash([m]) for m in sorted(set(modules))},
     }
 
 
 def data_hash(dataset: str) -> str:
     """The data's hash as written when it was decoded, without reading the images again."""
+    if found := catalog.meta(dataset):
+        return found["data_hash"]
+    if dataset != "digits":
+        raise UserError(catalog.missing(dataset))
     from softprune import datasets
 
-    choose("data set", dataset, datasets.known())
-    meta = datasets.store(dataset) / "meta.json"
-    if not meta.exists():
-        return datasets.load(dataset).data_hash  # decodes digits; for others says what to type
-    return json.loads(meta.read_text())["data_hash"]
+    return datasets.load(dataset).data_hash
 
 
 def why(stage: str, values: dict) -> list[str]:
@@ -150,7 +156,7 @@ def why(stage: str, values: dict) -> list[str]:
     page = published(stage, values["dataset"])
     if not page.exists():
         return ["it has never been executed"]
-    before = read(page).metadata.get("softprune", {}).get("parts", {})
+    before = page_metadata(page).get("parts", {})
     now = key_parts(stage, values, data_hash(values["dataset"]))
     return [f"{part} changed" for part in now if before.get(part) != now[part]]
 
@@ -266,7 +272,8 @@ def clean(output):
     if "metadata" in output:
         output["metadata"] = {}
     if "text/plain" in output.get("data", {}):
-        output["data"]["text/plain"] = re.sub(r"0x[0-9a-f]{6,}", "0x…", output["data"]["text/plain"])
+        text = output["data"]["text/plain"]
+        output["data"]["text/plain"] = re.sub(r"0x[0-9a-f]{6,}", "0x…", text)
     return output
 
 
@@ -278,9 +285,7 @@ def localise(source: str, prefix: str) -> str:
 
 def title(cells, dataset: str) -> None:
     """`# Title` of the first markdown cell becomes `# CIFAR-10: Title`."""
-    from softprune import datasets
-
-    name = datasets.catalog().get(dataset, {}).get("title", dataset)
+    name = catalog.catalog().get(dataset, {}).get("title", dataset)
     for cell in cells:
         if cell.cell_type == "markdown" and "# " in cell.source:
             cell.source = re.sub(r"^# ", f"# {name}: ", cell.source, count=1, flags=re.M)
