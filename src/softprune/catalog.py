@@ -1,5 +1,5 @@
-"""Names: which image sets there are, where they lie, which classes they have. No torch here, so that
-a refusal answers at once.
+"""Names: which image sets there are, where they lie, which classes they have. No torch here, so
+that a refusal answers at once.
 """
 
 import json

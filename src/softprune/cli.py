@@ -316,8 +316,9 @@ def _results(arguments) -> None:
         return
     shown = [r for r in rows if r["metric"] == "accuracy" and r["stage"] == "train"]
     for r in shown:
-        print(f"{r['dataset']:10} {r['profile']:7} {r['architecture']} w{r['width']} "
-              f"{r['penalty']} s{r['seed']}  {r['method']} {r['forget']}  {r['split']}: {100 * r['value']:.2f} %")
+        run = f"{r['architecture']} w{r['width']} {r['penalty']} s{r['seed']}"
+        print(f"{r['dataset']:10} {r['profile']:7} {run}  {r['method']} {r['forget']}  "
+              f"{r['split']}: {100 * r['value']:.2f} %")
     print(f"{len(rows)} rows in all; add --csv for the whole table")
 
 

@@ -19,8 +19,8 @@ def penalty(model: nn.Module, name: str) -> Tensor:
     """Sum of Omega over all convolutions, a float32 scalar with gradient.
 
     Args:
-        name: `none`; `so`, ||K K^T - I||_F^2 on the smaller Gram matrix (Bansal et al., 2018);
-            `ocnn`, ||conv(K, K) - I_0||_F^2 (Wang et al., 2020).
+        name: `none`; `so`, squared Frobenius norm of K K^T - I, on the smaller Gram matrix
+            (Bansal et al., 2018); `ocnn`, the same of conv(K, K) - I_0 (Wang et al., 2020).
     """
     choose("penalty", name, PENALTIES)
     layers = list(kernels(model).values())
@@ -103,8 +103,9 @@ def kernel_measures(model: nn.Module) -> dict[str, float]:
     """How orthonormal the kernels are, norms and angles apart, averaged over all layers.
 
     Returns:
-        `norm`: mean | ||row|| - 1 |. `coherence`: mean |cos| between different rows; where a
-        layer has more rows than columns, this cannot be 0. `so`: the penalty's sum.
+        `norm`: mean distance of a row's length from 1. `coherence`: mean absolute cosine of
+        different rows; where a layer has more rows than columns, this cannot be 0. `so`: the
+        penalty's sum.
     """
     norms, cosines, total = [], [], 0.0
     for conv in kernels(model).values():
@@ -130,7 +131,7 @@ def gram(weight: Tensor) -> Tensor:
 
 
 def feature_correlation(features: Tensor) -> float:
-    """Mean |Pearson correlation| between different channels; features (N, J).
+    """Mean absolute Pearson correlation of different channels; features (N, J).
 
     Orthogonal kernels need not lower it: the channels' covariance is K S K^T for inputs of
     covariance S, so only isotropic inputs keep K's orthogonality.

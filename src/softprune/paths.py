@@ -29,7 +29,7 @@ def results() -> Path:
 
 
 def relative(path: Path) -> str:
-    """`path` as seen from the repository or the cache, so that no record names a machine's folder."""
+    """`path` as seen from the repository or the cache: no record names a machine's folder."""
     path = Path(path).resolve()
     for base in (root(), cache()):
         if path.is_relative_to(base):

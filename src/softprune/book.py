@@ -1,0 +1,277 @@
+"""The book: pages whose numbers come from run records, rendered by Sphinx with warnings as errors.
+
+    python -m softprune.book            # build; prints the path of index.html
+
+Pages in `book/` may hold `[[ … ]]`: Jinja expressions over the run records. A record that is
+missing, or a filter that fits two values, stops the build. Rendered sources go to `_build/source`.
+"""
+
+import functools
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from softprune import artifacts, catalog, notebooks, paths
+from softprune.errors import UserError
+
+
+@functools.cache
+def records() -> list[dict]:
+    """All run records, read and validated once a build."""
+    return artifacts.read_records()
+
+
+@functools.cache
+def table() -> list[dict]:
+    """All run records, tidy."""
+    return artifacts.tidy(records())
+
+
+def stage_records(stage: str, dataset: str, profile: str) -> list[dict]:
+    """Records of one stage of one data set."""
+    return [r for r in records() if r["stage"] == stage
+            and (r["parameters"]["dataset"], r["parameters"]["profile"]) == (dataset, profile)]
+
+
+def rows(**where) -> list[dict]:
+    """Rows whose columns equal `where`; a fraction is compared as a number."""
+    return [r for r in table() if all(r[k] == v for k, v in where.items())]
+
+
+def one(**where) -> float:
+    """The one value that fits, or a stop: a number in prose is a dependency of the build.
+
+    Raises:
+        UserError: none fits, or several that differ.
+    """
+    values = {r["value"] for r in rows(**where)}
+    if len(values) != 1:
+        raise UserError(f"{len(values)} values in the run records for {where}: expected one")
+    return values.pop()
+
+
+def pct(value: float, digits: int = 1) -> str:
+    """A share as percent."""
+    return f"{100 * value:.{digits}f} %"
+
+
+def pages() -> list[str]:
+    """Data sets with all four pages published, digits first."""
+    order = list(catalog.catalog())
+    found = [d for d in order if all(notebooks.published(s, d).exists() for s in notebooks.STAGES)]
+    return found
+
+
+@functools.cache
+def page_run(dataset: str) -> dict:
+    """What identifies the run a data set's pages show: for use as a filter of `rows`."""
+    soft = notebooks.page_metadata(notebooks.published("soft-pruning", dataset))["parameters"]
+    fits = [
+        r for r in stage_records("soft-pruning", dataset, soft["profile"])
+        if all(r["parameters"].get(k) == v for k, v in soft.items()
+               if k not in ("architecture", "width", "penalty", "strength", "epochs"))
+        and (not soft["width"] or r["parameters"]["width"] == soft["width"])
+        and (not soft["penalty"] or r["parameters"]["penalty"] == soft["penalty"])
+        and (not soft["epochs"] or r["parameters"]["epochs"] == soft["epochs"])
+    ]
+    if len(fits) != 1:
+        raise UserError(f"{len(fits)} run records fit the soft-pruning page of {dataset}: "
+                        f"type `softprune run all --dataset {dataset}`")
+    return fits[0]
+
+
+@functools.cache
+def identity(dataset: str) -> dict:
+    """Columns shared by all stages of the run a page shows."""
+    p = page_run(dataset)["parameters"]
+    return {k: p[k] for k in ("dataset", "profile", "architecture", "width", "penalty",
+                              "strength", "seed")}
+
+
+@functools.cache
+def summary(dataset: str) -> dict[str, float]:
+    """The headline numbers of a data set, from its four records."""
+    key, same = page_run(dataset)["key"], identity(dataset)
+    name = {"key": key, "stage": "soft-pruning"}
+    forget = next(r for r in rows(**name) if r["metric"] == "time-edit")["forget"]
+    made = {m: one(**name, method="soft", metric=f"all-classes-{m}")
+            for m in ("forgotten-mean", "forgotten-worst", "change-mean", "change-worst")}
+    made["n"] = rows(**name, metric="all-classes-change-mean")[0]["n"]
+    made["fraction"] = rows(**name, metric="all-classes-change-mean")[0]["fraction"]
+    made["forget"] = forget
+    made["test"] = one(**same, stage="orthogonal-training", method="original", metric="accuracy",
+                       split="test")
+    for part in ("select", "edit"):
+        made[part] = one(**name, method="soft", metric=f"time-{part}")
+    made["request"] = made["select"] + made["edit"]
+    made["train"] = one(**same, stage="orthogonal-training", metric="time-train")
+    retrain = rows(**same, stage="train", method="retrained", forget=forget, metric="time-train")
+    made["retrain"] = retrain[0]["value"] if retrain else None
+    made["refit"] = one(**name, method="soft", metric="accuracy-head-refit")
+    made["refit-original"] = one(**name, method="original", metric="accuracy-head-refit")
+    mia = page_key("membership-inference", dataset)
+    for method in ("original", "soft", "retrained"):
+        found = rows(key=mia, stage="membership-inference", method=method, forget=forget,
+                     metric="auc-t1-modified-entropy")
+        made[f"auc-{method}"] = found[0] if found else None
+    made["mask-change"] = mask_change(key)
+    return made
+
+
+@functools.cache
+def page_key(stage: str, dataset: str) -> str:
+    """The record of another stage made with the same parameters as the soft-pruning page's."""
+    wanted = page_run(dataset)["parameters"]
+    fits = [r["key"] for r in stage_records(stage, dataset, wanted["profile"])
+            if all(r["parameters"].get(k) == v for k, v in wanted.items())]
+    if len(fits) != 1:
+        raise UserError(f"{len(fits)} records of {stage} fit the pages of {dataset}: expected one")
+    return fits[0]
+
+
+def mask_change(key: str) -> float:
+    """Mean change (points) of the retained classes under the head mask: the ceiling's neighbour."""
+    where = {"key": key, "stage": "soft-pruning", "metric": "accuracy", "split": "retained-test",
+             "sites": "each"}
+    masked = {r["forget"]: r["value"] for r in rows(**where, method="head-mask")}
+    before = {r["forget"]: r["value"] for r in rows(**where, method="original")}
+    return 100 * sum(masked[c] - before[c] for c in masked) / len(masked)
+
+
+# --- the claims ----------------------------------------------------------------------------------
+
+
+def claims() -> list[dict]:
+    """Every claim of `data/paper.yml` beside ours and a verdict, one entry a data set."""
+    settings = yaml.safe_load((paths.root() / "data" / "paper.yml").read_text())
+    return [
+        {"claim": c["claim"], "source": c["source"], "bar": c["bar"],
+         "ours": [{"dataset": d, **judge(c, summary(d))} for d in pages()]}
+        for c in settings["claims"]
+    ]
+
+
+def judge(claim: dict, s: dict) -> dict:
+    """Our measurement of one claim and whether it holds."""
+    kind = claim["id"]
+    if kind == "complete":
+        text = f"{s['forgotten-mean']:.1f} % mean, {s['forgotten-worst']:.1f} % worst of {s['n']}"
+        holds = s["forgotten-mean"] <= 0.05 and s["forgotten-worst"] <= 1
+    elif kind == "retained":
+        text = f"{s['change-mean']:+.2f} points mean, {s['change-worst']:+.2f} worst of {s['n']}"
+        holds = s["change-mean"] >= -0.5 and s["change-worst"] >= -1
+    elif kind == "milliseconds":
+        text = f"{1000 * s['request']:.2f} ms (select and edit, median)"
+        holds = s["request"] < 0.01
+    elif kind == "faster":
+        if s["retrain"] is None:
+            return {"text": "no retrained model yet", "verdict": "open"}
+        text = f"{s['retrain'] / s['request']:,.0f} times as fast as retraining"
+        holds = s["retrain"] / s["request"] >= 1000
+    else:
+        o, a = s["auc-original"], s["auc-soft"]
+        text = (f"AUC {o['value']:.3f} [{o['low']:.3f}, {o['high']:.3f}] → {a['value']:.3f} "
+                f"[{a['low']:.3f}, {a['high']:.3f}] ({s['forget']})")
+        if o["low"] <= 0.5:
+            return {"text": text, "verdict": "no evidence: nothing leaked before"}
+        holds = a["high"] < o["low"]
+    return {"text": text, "verdict": "holds" if holds else "does not hold"}
+
+
+# --- rendering -----------------------------------------------------------------------------------
+
+
+def picture(dataset: str, path: Path) -> str:
+    """The front page's picture, drawn from the run record; returns its alt text."""
+    from softprune import plots
+
+    key = page_run(dataset)["key"]
+    where = {"key": key, "stage": "soft-pruning", "metric": "accuracy"}
+    points = []
+    for method in ("soft", "hard", "random-channels"):
+        mine = [r for r in rows(**where, method=method) if r["sites"] != "each"]
+        by_point: dict[tuple, dict] = {}
+        for r in mine:
+            by_point.setdefault((r["fraction"], r["split"]), {})[r["forget"]] = r["value"]
+        for fraction in sorted({f for f, _ in by_point}):
+            kept, gone = (by_point[fraction, f"{s}-test"] for s in ("retained", "forgotten"))
+            if len(kept) == summary(dataset)["n"]:
+                mean = lambda d: 100 * sum(d.values()) / len(d)  # noqa: E731
+                points.append({"method": method, "fraction": fraction, "retained": mean(kept),
+                               "forgotten": mean(gone)})
+    cross = tuple(
+        100 * sum(v) / len(v) for v in (
+            [r["value"] for r in rows(**where, method="head-mask", split=s, sites="each")]
+            for s in ("forgotten-test", "retained-test"))
+    )
+    figure, alt = plots.frontier(points, None, cross)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Software": None})
+    return alt
+
+
+def render(source: Path, target: Path) -> None:
+    """Copy `source` to `target`, filling every page's numbers in."""
+    import jinja2
+
+    if target.exists():
+        shutil.rmtree(target)
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+    alts = {d: picture(d, target / "images" / f"{d}.png") for d in pages()}
+    environment = jinja2.Environment(
+        variable_start_string="[[", variable_end_string="]]", block_start_string="[%",
+        block_end_string="%]", comment_start_string="[##", comment_end_string="##]",
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+    )
+    paper = yaml.safe_load((paths.root() / "data" / "paper.yml").read_text())
+    environment.globals |= {
+        "one": one, "rows": rows, "pct": pct, "pages": pages, "summary": summary,
+        "claims": claims, "paper": paper, "catalog": catalog.catalog(), "alts": alts,
+        "identity": identity,
+    }
+    for page in sorted(target.rglob("*.md")):
+        try:
+            page.write_text(environment.from_string(page.read_text()).render())
+        except jinja2.TemplateError as error:
+            raise UserError(f"{page.relative_to(target)}: {error}") from error
+
+
+def build(out: Path | None = None) -> Path:
+    """Render and build; returns the path of `index.html`.
+
+    Raises:
+        UserError: a missing number, or a warning of Sphinx.
+    """
+    root = paths.root()
+    work = out or root / "_build"
+    source = work / "source"
+    render(root / "book", source)
+    command = [
+        sys.executable, "-c", "from jupyter_book.cli.main import main; main()",
+        "build", str(source),
+        "--config", str(root / "_config.yml"), "--toc", str(root / "_toc.yml"),
+        "--path-output", str(work), "-W", "-n", "--keep-going",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    index = work / "_build" / "html" / "index.html"
+    if done.returncode or not index.exists():
+        sys.stderr.write(done.stdout[-6000:] + done.stderr[-6000:])
+        raise UserError("the book did not build without warnings: they stand above")
+    return index
+
+
+def main() -> int:
+    """Build, print where it is."""
+    try:
+        print(build())
+    except UserError as error:
+        print(f"softprune.book: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

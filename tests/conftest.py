@@ -1,0 +1,48 @@
+"""A cache of its own for the whole run, so that tests neither see nor touch a user's models."""
+
+import os
+import tempfile
+
+if "SOFTPRUNE_CACHE" not in os.environ or not os.environ.get("CI"):
+    os.environ["SOFTPRUNE_CACHE"] = tempfile.mkdtemp(prefix="softprune-tests-")
+
+import pytest
+import torch
+
+from softprune import datasets, models, paths, requests, training
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_results(tmp_path_factory):
+    """Run records written by tests go to a folder of their own."""
+    folder = tmp_path_factory.mktemp("results")
+    patch = pytest.MonkeyPatch()
+    patch.setattr(paths, "results", lambda: folder)
+    yield folder
+    patch.undo()
+
+
+@pytest.fixture(scope="session")
+def digits():
+    return datasets.load("digits")
+
+
+@pytest.fixture(scope="session")
+def smoke(digits, own_results):
+    """A bench over a smoke-trained digits model."""
+    return requests.Bench(training.train(training.configure("digits", "smoke")), digits)
+
+
+@pytest.fixture(params=["digits-cnn", "resnet18"])
+def lively(request):
+    """A random model whose batch norms are in no special state, and a batch for it."""
+    torch.manual_seed(1)
+    side, colours = (8, 1) if request.param == "digits-cnn" else (16, 3)
+    model = models.build(request.param, classes=5, channels=colours, width=4).eval()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.normal_(module.weight, 1, 0.5)
+            torch.nn.init.normal_(module.bias, 0, 0.5)
+            torch.nn.init.normal_(module.running_mean, 0, 0.3)
+            torch.nn.init.uniform_(module.running_var, 0.3, 2)
+    return model, torch.randn(6, colours, side, side)

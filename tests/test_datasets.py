@@ -1,0 +1,168 @@
+import io
+import tarfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from softprune import catalog, datasets
+from softprune.errors import UserError
+
+
+def make_tree(folder, side=6, classes=("Big Cat", "dog")):
+    for split, count in (("train", 3), ("test", 2)):
+        for c, name in enumerate(classes):
+            place = folder / split / name
+            place.mkdir(parents=True)
+            for i in range(count):
+                pixels = np.full((side, side, 3), 10 * c + i, np.uint8)
+                Image.fromarray(pixels).save(place / f"{i}.png")
+    return folder
+
+
+def test_digits_sizes_order_and_stratification(digits):
+    assert digits.train_images.shape == (1297, 1, 8, 8) and len(digits.test_images) == 500
+    assert (digits.train_labels.diff() >= 0).all()
+    assert torch.bincount(digits.test_labels).min() >= 48
+
+
+def test_validation_is_a_stratified_twentieth_and_disjoint(digits):
+    held = datasets.validation_mask(digits.train_labels)
+    shares = [held[digits.train_labels == c].double().mean().item() for c in range(10)]
+    assert all(abs(s - 0.05) < 0.01 for s in shares)
+    train, validation = digits.split("train")[0], digits.split("validation")[0]
+    assert len(train) + len(validation) == 1297 and len(validation) == int(held.sum())
+    assert torch.equal(held, datasets.validation_mask(digits.train_labels))
+
+
+def test_import_reads_a_tree(tmp_path):
+    datasets.import_folder(make_tree(tmp_path / "t"), "pets")
+    images = datasets.load("pets")
+    assert images.class_names == ("big_cat", "dog") and images.source == "import"
+    assert images.train_images[:, 0, 0, 0].tolist() == [0, 1, 2, 10, 11, 12]
+    assert images.mean[0] == pytest.approx(6 / 255)
+
+
+def test_import_refuses_mixed_sizes_missing_splits_and_bad_files(tmp_path):
+    tree = make_tree(tmp_path / "t")
+    Image.new("RGB", (9, 9)).save(tree / "train" / "dog" / "odd.png")
+    with pytest.raises(UserError, match="--size"):
+        datasets.import_folder(tree, "odd")
+    (tree / "train" / "dog" / "odd.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match="not an image"):
+        datasets.import_folder(tree, "odd")
+    with pytest.raises(UserError, match="no folder 'train'"):
+        datasets.import_folder(tmp_path, "odd")
+    assert not (datasets.store("odd")).exists(), "something was written"
+
+
+def test_a_damaged_cache_is_refused_and_left(tmp_path):
+    datasets.import_folder(make_tree(tmp_path / "t"), "hurt")
+    path = datasets.store("hurt") / "train_images.npy"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(UserError, match="hash"):
+        datasets.load("hurt")
+    path.write_bytes(data[:40])
+    with pytest.raises(UserError, match="hash"):
+        datasets.load("hurt")
+    assert path.exists()
+
+
+def test_archive_with_wrong_hash_or_escaping_member_is_refused(tmp_path):
+    archive = tmp_path / "cifar-10-python.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        info = tarfile.TarInfo("../outside")
+        info.size = 1
+        tar.addfile(info, io.BytesIO(b"x"))
+    with pytest.raises(UserError, match="MD5"):
+        datasets.fetch("cifar10", archive)
+    assert archive.exists()
+    with pytest.raises(UserError, match="outside its folder"):
+        datasets.DECODERS["cifar10"](archive)
+
+
+def test_official_archive_layout_is_read_without_building_objects(tmp_path):
+    import pickle
+
+    archive = tmp_path / "a.tar.gz"
+
+    def batch(label):
+        pixels = np.full((2, 3072), label, np.uint8)
+        return {b"data": pixels, b"labels": [label, 1 - label]}
+
+    members = {"batches.meta": {b"label_names": [b"ant", b"bee"]}, "test_batch": batch(0)}
+    members |= {f"data_batch_{i}": batch(i % 2) for i in range(1, 6)}
+    with tarfile.open(archive, "w:gz") as tar:
+        for name, value in members.items():
+            data = pickle.dumps(value, protocol=2)
+            info = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    with pytest.raises(UserError, match="refused"):
+        datasets._plain_unpickle(io.BytesIO(pickle.dumps(print)))
+    folder = datasets._decode_cifar10(archive)
+    images = datasets.load("cifar10")
+    assert images.class_names == ("ant", "bee") and len(images.train_images) == 10
+    import shutil
+
+    shutil.rmtree(folder)  # other tests must see CIFAR-10 as missing
+
+
+def test_download_resumes(tmp_path):
+    """A local server that answers ranges; half of the file is there already."""
+    import http.server
+    import threading
+
+    body = bytes(range(256)) * 40
+    asked = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            start = int(self.headers.get("Range", "bytes=0-")[6:-1])
+            asked.append(start)
+            self.send_response(206 if start else 200)
+            self.send_header("Content-Length", str(len(body) - start))
+            self.end_headers()
+            self.wfile.write(body[start:])
+
+        def log_message(self, *words):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        path = tmp_path / "file.bin"
+        path.with_name("file.bin.part").write_bytes(body[:5000])
+        datasets.download(f"http://127.0.0.1:{server.server_port}/file.bin", path)
+        server.shutdown()
+    assert path.read_bytes() == body and asked == [5000]
+
+
+@pytest.mark.parametrize("pad", [0, 1, 2, 4])
+def test_batched_augmentation_agrees_with_one_image_at_a_time(pad):
+    generator = torch.Generator().manual_seed(pad)
+    images = torch.randint(256, (9, 3, 12, 12), generator=generator, dtype=torch.uint8)
+    dy, dx = torch.randint(2 * pad + 1, (2, 9), generator=generator)
+    flip = torch.rand(9, generator=generator) < 0.5
+    fast = datasets.crop_flip(images, dy, dx, flip, pad)
+    assert torch.equal(fast, datasets.crop_flip_reference(images, dy, dx, flip, pad))
+
+
+def test_normalise_by_hand():
+    out = datasets.normalise(torch.full((1, 1, 2, 2), 255, dtype=torch.uint8), (0.5,), (0.25,))
+    assert out.flatten().tolist() == pytest.approx([2.0] * 4)
+
+
+@pytest.mark.parametrize(("names", "message"), [
+    ("three,three", "twice"), ("four,lion", "unknown class 'lion'"), ("10", "index from 0 to 9"),
+    (",".join(map(str, range(10))), "all classes"),
+])
+def test_bad_classes_are_refused(digits, names, message):
+    with pytest.raises(UserError, match=message):
+        catalog.class_indices(digits.class_names, names)
+
+
+def test_classes_by_name_and_index(digits):
+    assert catalog.class_indices(digits.class_names, "three+9") == (3, 9)

@@ -1,0 +1,58 @@
+import pytest
+import torch
+
+from softprune import evaluation, requests
+
+
+def test_js_is_zero_for_equals_and_one_bit_for_opposites():
+    p, q = torch.tensor([1.0, 0, 0]), torch.tensor([0.0, 0, 1])
+    assert evaluation.jensen_shannon(p, p) == 0
+    assert evaluation.jensen_shannon(p, q) == pytest.approx(1)
+
+
+def test_confusion_row_by_hand():
+    z = torch.eye(3)[[0, 1, 1, 2]]
+    row = evaluation.confusion_row(z, torch.tensor([0, 0, 0, 1]), 0)
+    assert row.tolist() == pytest.approx([1 / 3, 2 / 3, 0])
+
+
+def test_head_mask_never_answers_the_class_and_leaves_the_rest():
+    z = torch.randn(50, 4)
+    masked = evaluation.head_mask(z, (1, 2))
+    assert not torch.isin(masked.argmax(1), torch.tensor([1, 2])).any()
+    assert torch.equal(masked[:, [0, 3]], z[:, [0, 3]])
+
+
+def test_head_refit_ignores_attenuation_but_not_erasure():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(300) % 3
+    x = torch.eye(3)[labels] + 0.1 * torch.randn(300, 3, generator=generator)
+    soft, hard = x * torch.tensor([0.01, 1, 1]), x * torch.tensor([0.0, 1, 1])
+    for features in (x, soft):
+        head = evaluation.head_refit(features, labels, 3)
+        assert evaluation.accuracy(head(features), labels) == 1
+    same = x.clone()
+    same[labels == 0] = same[labels == 1][: (labels == 0).sum()]  # class 0 looks like class 1
+    head = evaluation.head_refit(same * torch.tensor([0.0, 1, 1]), labels, 3)
+    assert evaluation.accuracy(head(same), labels) < 0.9
+    assert torch.isfinite(evaluation.head_refit(hard, labels, 3).weight).all()
+
+
+def test_ledger_adds_parts():
+    ledger = evaluation.TimeLedger()
+    with ledger.part("edit"):
+        pass
+    with ledger.part("edit"):
+        pass
+    assert list(ledger.seconds) == ["edit"] and ledger.rows("soft")[0]["metric"] == "time-edit"
+
+
+def test_calibration_reads_the_validation_split_only(smoke, monkeypatch):
+    asked = []
+    whole = requests.Bench.gated_outputs
+    monkeypatch.setattr(requests.Bench, "gated_outputs",
+                        lambda self, g, split: asked.append(split) or whole(self, g, split))
+    fraction, points = requests.calibrate(smoke, (0.1, 0.3))
+    assert set(asked) == {"validation"} and fraction in (0.1, 0.3) and len(points) == 2
+    best = max(points, key=lambda p: p["retained"] - p["forgotten"])
+    assert best["fraction"] == fraction

@@ -1,0 +1,88 @@
+import math
+
+import pytest
+import torch
+
+from softprune import models, orthogonality
+from softprune.errors import UserError
+
+
+def orthonormal(out, inputs, k):
+    flat = torch.nn.init.orthogonal_(torch.empty(out, inputs * k * k))
+    return flat.view(out, inputs, k, k)
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 3), (40, 3, 3), (9, 1, 3)])
+def test_so_is_zero_on_orthonormal_rows_or_columns(shape):
+    assert orthogonality.so(orthonormal(*shape)) < 1e-9
+
+
+def test_so_by_hand():
+    weight = torch.tensor([[2.0, 0.0], [1.0, 1.0]]).view(2, 2, 1, 1)
+    # Gram [[4, 2], [2, 2]]: (4-1)^2 + 2^2 + 2^2 + (2-1)^2
+    assert orthogonality.so(weight).item() == pytest.approx(18)
+
+
+def test_the_two_gram_matrices_differ_by_a_constant():
+    weight = torch.randn(7, 2, 1, 1)
+    kernel = weight.flatten(1)
+    larger = (kernel @ kernel.T - torch.eye(7)).square().sum()
+    assert (larger - orthogonality.so(weight)).item() == pytest.approx(5, rel=1e-4)
+
+
+def test_batched_agrees_with_one_by_one():
+    model = models.build("resnet18", classes=3, channels=3, width=4)
+    weights = [m.weight for m in models.kernels(model).values()]
+    slow = sum(orthogonality.so(w) for w in weights)
+    assert orthogonality.so_batched(weights).item() == pytest.approx(slow.item(), rel=1e-5)
+    assert orthogonality.penalty(model, "so").item() == pytest.approx(slow.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("shape", [(3, 2, 3), (2, 3, 1)])
+def test_ocnn_agrees_with_its_definition(stride, shape):
+    out, inputs, k = shape
+    weight = torch.randn(out, inputs, k, k, dtype=torch.float64).float()
+    fast = orthogonality.ocnn(weight, stride).item()
+    assert fast == pytest.approx(orthogonality.ocnn_reference(weight, stride).item(), rel=1e-4)
+
+
+def test_ocnn_is_zero_on_a_delta_kernel_at_stride_two():
+    weight = torch.zeros(2, 2, 3, 3)
+    weight[0, 0, 1, 1] = weight[1, 1, 1, 1] = 1
+    assert orthogonality.ocnn(weight, 2) == 0  # padding 1 would put the identity elsewhere
+
+
+def test_penalty_stays_float32_under_autocast():
+    model = models.build("digits-cnn", classes=3, channels=1, width=4)
+    for conv in models.kernels(model).values():
+        conv.weight.data = orthonormal(*conv.weight.shape[:3])
+    with torch.autocast("cpu", torch.bfloat16):
+        assert orthogonality.penalty(model, "so") < 1e-8
+
+
+def test_measures_tell_norm_from_angle():
+    model = models.build("digits-cnn", classes=3, channels=1, width=2)
+    for conv in models.kernels(model).values():
+        conv.weight.data = 3 * orthonormal(*conv.weight.shape[:3])
+    found = orthogonality.kernel_measures(model)
+    assert found["norm"] == pytest.approx(2, abs=1e-5)
+    assert found["coherence"] < 1e-6
+
+
+def test_feature_correlation_of_copies_is_one_and_of_independents_small():
+    x = torch.randn(4000, 1, generator=torch.Generator().manual_seed(0))
+    assert orthogonality.feature_correlation(torch.cat([x, -2 * x + 1], 1)) == pytest.approx(1)
+    both = torch.randn(4000, 2, generator=torch.Generator().manual_seed(1))
+    assert orthogonality.feature_correlation(both) < 4 / math.sqrt(4000)
+
+
+def test_class_selectivity_by_hand():
+    means = torch.tensor([[1.0, 1.0, 3.0], [0.0, 1.0, 1.0]])
+    assert orthogonality.class_selectivity(means).tolist() == [1, 0, 0.5]
+
+
+def test_unknown_penalty_lists_the_known():
+    model = models.build("digits-cnn", classes=3, channels=1, width=2)
+    with pytest.raises(UserError, match="none, so, ocnn"):
+        orthogonality.penalty(model, "soo")

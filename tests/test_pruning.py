@@ -1,0 +1,96 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from softprune import pruning
+from softprune.errors import UserError
+
+
+def logits(model, batch):
+    with torch.no_grad():
+        return model(batch)
+
+
+def test_gate_values_by_hand():
+    assert pruning.gate_values("rank", 4).tolist() == [0.25, 0.5, 0.5, 0.5]
+    assert pruning.gate_values("rank", 1).tolist() == [0.5]
+    assert pruning.gate_values("constant", 2, alpha=0.3).tolist() == pytest.approx([0.3, 0.3])
+    assert pruning.gate_values("hard", 3).tolist() == [0, 0, 0]
+    with pytest.raises(UserError, match="0 to 1"):
+        pruning.gate_values("constant", 2, alpha=1.5)
+
+
+@given(st.integers(1, 300))
+@settings(deadline=None)
+def test_rank_gates_rise_and_stay_in_the_unit_interval(k):
+    g = pruning.gate_values("rank", k)
+    assert len(g) == k and (g > 0).all() and (g <= 0.5).all() and (g.diff() >= 0).all()
+
+
+@pytest.mark.parametrize("gate", pruning.GATES)
+def test_folding_is_exact_at_every_site(lively, gate):
+    model, batch = lively
+    before = logits(model, batch)
+    for site in model.sites():
+        g = torch.ones(site.channels)
+        chosen = torch.randperm(site.channels)[: max(1, site.channels // 2)]
+        g[chosen] = pruning.gate_values(gate, len(chosen))
+        with pruning.gated(model, {site.name: g}):
+            explicit = logits(model, batch)
+        with pruning.folded(model, {site.name: g}):
+            torch.testing.assert_close(logits(model, batch), explicit, rtol=1e-4, atol=1e-5)
+        assert not torch.allclose(explicit, before), f"the gate at {site.name} does nothing"
+        assert torch.equal(logits(model, batch), before), "the fold was not undone"
+
+
+def test_all_sites_together(lively):
+    model, batch = lively
+    gates = {s.name: torch.rand(s.channels) for s in model.sites()}
+    with pruning.gated(model, gates):
+        explicit = logits(model, batch)
+    pruning.fold(model, gates)
+    torch.testing.assert_close(logits(model, batch), explicit, rtol=1e-4, atol=1e-5)
+
+
+def test_unfold_divides_out_and_refuses_closed_gates(lively):
+    model, batch = lively
+    before = logits(model, batch)
+    gates = {s.name: torch.rand(s.channels) * 0.8 + 0.2 for s in model.sites()}
+    pruning.fold(model, gates)
+    pruning.unfold(model, gates)
+    torch.testing.assert_close(logits(model, batch), before, rtol=1e-3, atol=1e-4)
+    gates[model.sites()[0].name][0] = 0
+    with pytest.raises(UserError, match="cannot be divided out"):
+        pruning.unfold(model, gates)
+
+
+def test_erasing_closed_channels_changes_no_output(lively):
+    model, batch = lively
+    gates = {}
+    for site in model.sites():
+        gates[site.name] = torch.ones(site.channels)
+        gates[site.name][0] = 0
+    pruning.fold(model, gates)
+    folded = logits(model, batch)
+    assert pruning.erase_closed(model, gates) > 0
+    torch.testing.assert_close(logits(model, batch), folded, rtol=1e-4, atol=1e-5)
+    for site in model.sites():
+        assert (model.get_submodule(site.kernel).weight[0] == 0).all(), site.name
+
+
+def test_requests_compose(smoke):
+    both = smoke.gates((2, 5), fraction=0.3)
+    one, other = smoke.gates((2,), fraction=0.3), smoke.gates((5,), fraction=0.3)
+    for site in both:
+        assert torch.equal(both[site], torch.minimum(one[site], other[site]))
+
+
+def test_head_shortcut_agrees_with_running_the_folded_model(smoke, digits):
+    gates = smoke.gates((3,), fraction=0.3)
+    fast = smoke.gated_outputs(gates, "test")[1]
+    from softprune import evaluation
+
+    model = smoke.fold_into_copy(gates)
+    slow = evaluation.predict(model, digits.test_images, digits.mean, digits.std)[1]
+    torch.testing.assert_close(fast, slow, rtol=1e-4, atol=1e-4)

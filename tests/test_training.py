@@ -1,0 +1,112 @@
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from softprune import artifacts, training
+from softprune.errors import UserError
+
+
+def test_one_cycle_by_hand():
+    rates = [training.one_cycle(s, 9, 1.0, 0.2) for s in range(9)]
+    assert rates[0] == pytest.approx(0.5) and rates[1] == pytest.approx(1.0)
+    assert rates[-1] == pytest.approx(0.125) and max(rates) <= 1
+
+
+def test_smoothing_gives_nothing_to_a_class_left_out():
+    goal = training.smoothed_targets(torch.tensor([0]), torch.tensor([1.0, 0, 1]), 0.1)
+    assert goal.tolist()[0] == pytest.approx([0.95, 0, 0.05])
+
+
+def test_configuration_round_trip_and_names():
+    config = training.configure("cifar10", "laptop", without=("cat",), seed=2)
+    assert training.TrainConfig.from_dict(config.as_dict()) == config
+    assert config.name == "resnet18-w32-so-0.01-s2-without-cat"
+    none = training.configure("digits", "smoke", penalty="none")
+    assert none.strength == 0 and "none" in none.name
+
+
+@pytest.mark.parametrize("bad", [{"width": 0}, {"penalty": "x"}, {"architecture": "vgg"},
+                                 {"lr": 1}, {"strength": -1.0}])
+def test_bad_options_are_refused(bad):
+    with pytest.raises(UserError):
+        training.configure("digits", "smoke", **bad)
+
+
+def test_sides_follow_the_share_of_the_run():
+    config = training.configure("cifar10", "laptop")
+    sides = [training.side_at(config, e) for e in range(config.epochs)]
+    assert sides == [16] * 5 + [24] * 7 + [0] * 8
+
+
+def test_killed_and_resumed_ends_in_the_same_weights(own_results):
+    config = training.configure("digits", "smoke", seed=7)
+    whole = artifacts.load_tensors(training.train(config))[0]
+    path = training.find_checkpoint(config)
+    for file in path.parent.glob(f"{config.name}*"):
+        file.unlink()
+    assert training.train(config, stop_after=2) is None
+    assert training.find_checkpoint(config) is None, "an unfinished run was taken for whole"
+    resumed = artifacts.load_tensors(training.train(config))[0]
+    assert all(torch.equal(whole[k], resumed[k]) for k in whole)
+
+
+def test_a_training_is_not_repeated_and_a_reference_never_sees_the_class(digits):
+    config = dataclasses.replace(training.configure("digits", "smoke"), without=("three",))
+    logged = []
+    path = training.train(config, log=logged.append)
+    assert len(logged) == config.epochs and training.train(config, log=logged.append) == path
+    assert len(logged) == config.epochs
+    logits = artifacts.load_tensors(artifacts.companion(path, "logits"))[0]["test"].float()
+    assert (logits.argmax(1) != 3).all()
+
+
+def test_shipped_weights_are_the_measured_ones(smoke, digits):
+    from softprune import evaluation
+
+    path = training.find_checkpoint(training.configure("digits", "smoke"))
+    tensors = artifacts.load_tensors(path)[0]
+    assert tensors["fc.weight"].dtype == torch.float16
+    stored = artifacts.load_tensors(artifacts.companion(path, "logits"))[0]["test"].float()
+    fresh = evaluation.predict(smoke.model, digits.test_images, digits.mean, digits.std)[1]
+    torch.testing.assert_close(stored, fresh, rtol=2e-3, atol=2e-3)
+
+
+def test_damaged_foreign_and_pickled_checkpoints_are_refused(smoke, tmp_path):
+    path = training.find_checkpoint(training.configure("digits", "smoke"))
+    copy = tmp_path / "m.safetensors"
+    copy.write_bytes(path.read_bytes())
+    with pytest.raises(UserError, match="sidecar"):
+        artifacts.load_checkpoint(copy)
+    side = json.loads(artifacts.companion(path, "sidecar").read_text())
+    artifacts.write_json(artifacts.companion(copy, "sidecar"), side)
+    artifacts.load_checkpoint(copy, architecture="digits-cnn")
+    with pytest.raises(UserError, match="expected a checkpoint of resnet18"):
+        artifacts.load_checkpoint(copy, architecture="resnet18")
+    copy.write_bytes(copy.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(UserError, match="hash"):
+        artifacts.load_checkpoint(copy)
+    torch.save({}, tmp_path / "p.pt")
+    with pytest.raises(UserError, match="pickle"):
+        artifacts.load_checkpoint(tmp_path / "p.pt")
+
+
+def test_atomic_leaves_nothing_behind_when_the_block_fails(tmp_path):
+    target = tmp_path / "a.json"
+    target.write_text("old")
+    with pytest.raises(RuntimeError), artifacts.atomic(target) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert target.read_text() == "old" and list(tmp_path.iterdir()) == [target]
+
+
+def test_run_records_are_validated_and_tidy(smoke):
+    import jsonschema
+
+    records = artifacts.read_records("digits", "smoke", "train")
+    rows = artifacts.tidy(records)
+    assert rows and all(list(r) == list(artifacts.COLUMNS) for r in rows)
+    parameters = records[0]["parameters"]
+    with pytest.raises(jsonschema.ValidationError):
+        artifacts.write_record("x", "k", parameters, [{"method": "soft"}], {}, {})
