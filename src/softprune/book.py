@@ -249,14 +249,22 @@ def build(out: Path | None = None) -> Path:
     work = out or root / "_build"
     source = work / "source"
     render(root / "book", source)
+    return sphinx(source, root / "_config.yml", root / "_toc.yml", work)
+
+
+def sphinx(source: Path, config: Path, toc: Path, out: Path) -> Path:
+    """Jupyter Book on rendered sources; any warning is an error.
+
+    Raises:
+        UserError: it did not build; what Sphinx said goes to standard error.
+    """
     command = [
         sys.executable, "-c", "from jupyter_book.cli.main import main; main()",
-        "build", str(source),
-        "--config", str(root / "_config.yml"), "--toc", str(root / "_toc.yml"),
-        "--path-output", str(work), "-W", "-n", "--keep-going",
+        "build", str(source), "--config", str(config), "--toc", str(toc),
+        "--path-output", str(out), "-W", "-n", "--keep-going",
     ]
     done = subprocess.run(command, capture_output=True, text=True)
-    index = work / "_build" / "html" / "index.html"
+    index = out / "_build" / "html" / "index.html"
     if done.returncode or not index.exists():
         sys.stderr.write(done.stdout[-6000:] + done.stderr[-6000:])
         raise UserError("the book did not build without warnings: they stand above")

@@ -1,0 +1,148 @@
+"""The built book: no warnings, nothing from elsewhere, no default alt text, no blank number."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from bs4 import BeautifulSoup
+
+from softprune import artifacts, book, paths
+from softprune.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def html(tmp_path_factory):
+    """Built from the committed pages and records into a folder of its own."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr(paths, "results", lambda: ROOT / "data" / "results")
+    for cached in (book.records, book.table, book.page_run, book.identity, book.summary,
+                   book.page_key):
+        cached.cache_clear()
+    index = book.build(tmp_path_factory.mktemp("book"))
+    patch.undo()
+    return index.parent
+
+
+def parsed(html):
+    for page in sorted(html.rglob("*.html")):
+        if "_static" not in page.parts:
+            yield page, BeautifulSoup(page.read_text(), "html.parser")
+
+
+def test_every_page_of_the_contents_is_there_with_one_title(html):
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    files = [c["file"] for part in toc["parts"] for c in part["chapters"]]
+    titles = []
+    for name in ["index", *files]:
+        soup = BeautifulSoup((html / f"{name}.html").read_text(), "html.parser")
+        titles.append(soup.h1.get_text())
+    assert len(set(titles)) == len(titles), "two pages have one title"
+
+
+def test_nothing_is_loaded_from_elsewhere(html):
+    for page, soup in parsed(html):
+        loads = [tag.get("src") for tag in soup(["script", "img", "iframe"])]
+        loads += [tag.get("href") for tag in soup("link") if "canonical" not in tag.get("rel", [])]
+        outside = [u for u in loads if u and re.match(r"(https?:)?//", u)]
+        assert not outside, f"{page.name} loads {outside}"
+    assert list(html.rglob("tex-*.js")), "MathJax is not in the book"
+
+
+def test_every_picture_has_a_computed_text(html):
+    pictures = 0
+    for page, soup in parsed(html):
+        for image in soup.select("main img"):
+            alt = image.get("alt", "")
+            assert len(alt) > 30 and not re.search(r"\.(png|svg)$", alt), f"{page.name}: {alt!r}"
+            pictures += 1
+    assert pictures > 10
+
+
+def test_links_inside_the_book_resolve(html):
+    for page, soup in parsed(html):
+        for link in soup.select("main a[href]"):
+            target, _, anchor = link["href"].partition("#")
+            if re.match(r"\w+:", target):
+                continue
+            file = page if not target else (page.parent / target).resolve()
+            assert file.exists(), f"{page.name} links to {target}"
+            if anchor and file.suffix == ".html":
+                assert f'id="{anchor}"' in file.read_text(), f"{page.name} links to #{anchor}"
+
+
+def test_no_blank_number_and_no_unfilled_expression(html):
+    for page, soup in parsed(html):
+        text = soup.main.get_text()
+        assert "[[" not in text and "[%" not in text, page.name
+        assert not re.search(r"\bnan\b|\bNone %|\*\*\*\*", text), page.name
+
+
+def test_a_missing_number_stops_the_build(tmp_path):
+    source = tmp_path / "book"
+    source.mkdir()
+    (source / "a.md").write_text("[[ one(metric='no-such') ]]")
+    with pytest.raises(UserError, match="expected one"):
+        book.render(source, tmp_path / "out")
+    (source / "a.md").write_text("[[ no_such_name ]]")
+    with pytest.raises(UserError, match="no_such_name"):
+        book.render(source, tmp_path / "out")
+
+
+def test_pages_name_records_that_exist():
+    for dataset in book.pages():
+        record = book.page_run(dataset)
+        folder = ROOT / "data/results" / dataset / record["parameters"]["profile"]
+        assert (folder / f"soft-pruning-{record['key']}.json").exists()
+
+
+def test_launch_links_appear_with_an_address_and_point_at_committed_files(tmp_path):
+    config = (ROOT / "_config.yml").read_text()
+    assert 'url: ""' in config
+    filled = config.replace('url: ""', "url: https://example.org/owner/name").replace(
+        "  thebe: false", "  thebe: false\n  binderhub_url: https://mybinder.org\n"
+        "  colab_url: https://colab.research.google.com")
+    (tmp_path / "_config.yml").write_text(filled.replace(
+        "https://example.org", "https://github.com"))
+    page = ROOT / "book/digits/01-orthogonal-training.ipynb"
+    source = tmp_path / "source" / "digits"
+    source.mkdir(parents=True)
+    shutil.copy(page, source)
+    (source.parent / "references.bib").touch()
+    (source.parent / "_static").mkdir()
+    (source.parent / "_static" / "softprune.css").touch()
+    (tmp_path / "_toc.yml").write_text("format: jb-book\nroot: digits/01-orthogonal-training\n")
+    book.sphinx(source.parent, tmp_path / "_config.yml", tmp_path / "_toc.yml", tmp_path)
+    text = (tmp_path / "_build/html/digits/01-orthogonal-training.html").read_text()
+    links = re.findall(r'href="(https://(?:mybinder|colab)[^"]+)"', text)
+    assert len(links) == 2
+    assert all("book/digits/01-orthogonal-training.ipynb" in u.replace("%2F", "/") for u in links)
+
+
+def test_committed_weights_are_small_and_whole():
+    total = 0
+    for path in (ROOT / "data/checkpoints").rglob("*.safetensors"):
+        total += path.stat().st_size
+        side = artifacts.companion(path, "sidecar")
+        if side.exists():
+            assert artifacts.sha256(path) == artifacts.read_sidecar(path)["sha256"]
+    assert 0 < total < 35e6
+
+
+def test_the_book_opens_in_a_browser(html, tmp_path):
+    browser = shutil.which("chromium") or shutil.which("chromium-browser")
+    if not browser:
+        pytest.skip("no browser was found")
+    done = subprocess.run(
+        [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",
+         "--no-first-run", "--disable-background-networking", "--disable-component-update",
+         "--disable-sync", f"--user-data-dir={tmp_path}", "--virtual-time-budget=8000",
+         "--dump-dom", (html / "method.html").as_uri()],
+        capture_output=True, text=True, timeout=180, env=os.environ,
+    )
+    assert "mjx-container" in done.stdout, "the formulas were not typeset offline"

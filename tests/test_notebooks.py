@@ -1,0 +1,146 @@
+"""The strict runner and the publisher, then the four templates through nbval and through a run."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from softprune import notebooks
+from softprune.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[1]
+MADE = {"wall_s": 1.0, "device": "cpu", "peak_memory_bytes": 2**20, "commit": "abc", "torch": "2"}
+VALUES = {"dataset": "digits", "profile": "smoke"}
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    """The parts of the repository that a run needs, and a cache of its own."""
+    root = tmp_path_factory.mktemp("clone")
+    shutil.copytree(ROOT / "notebooks", root / "notebooks")
+    (root / "data").mkdir()
+    for name in ("catalog.yml", "paper.yml"):
+        shutil.copy(ROOT / "data" / name, root / "data")
+    environment = os.environ | {"SOFTPRUNE_ROOT": str(root), "SOFTPRUNE_CACHE": str(root / "cache")}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    return root, environment
+
+
+def softprune(clone, *words):
+    return subprocess.run([sys.executable, "-m", "softprune.cli", *words], capture_output=True,
+                          text=True, env=clone[1], cwd=clone[0])
+
+
+def test_templates_are_stripped_and_short():
+    for stage in notebooks.STAGES:
+        notebook = notebooks.read(notebooks.template(stage))
+        code = [c for c in notebook.cells if c.cell_type == "code"]
+        assert all(not c.outputs and c.execution_count is None for c in code), stage
+        assert len(notebook.cells) <= 25, f"{stage} has {len(notebook.cells)} cells"
+        assert notebook.metadata.kernelspec.name == "python3"
+
+
+def test_a_stage_opens_with_exactly_its_parameters():
+    for stage in notebooks.STAGES:
+        path = notebooks.template(stage)
+        opening = notebooks.read(path).cells[2].source
+        named = opening.split('names = "')[1].split('"')[0].split()
+        assert named == list(notebooks.parameters(path)), stage
+
+
+def executed(output=None, count=1):
+    cell = new_code_cell("1 + 1", execution_count=count, outputs=[output] if output else [])
+    cell["metadata"] = {"papermill": {"start_time": str(os.urandom(4))}}
+    injected = new_code_cell("seed = 3", metadata={"tags": ["injected-parameters"]})
+    return new_notebook(cells=[new_markdown_cell("(stage-x)=\n# A title"), injected, cell])
+
+
+def test_publisher_is_byte_stable_and_retitles(tmp_path):
+    for name in ("a", "b"):
+        output = new_output("execute_result", {"text/plain": f"<thing at 0x{name * 8}>"},
+                            execution_count=7)
+        notebooks.publish(executed(output), tmp_path / f"{name}.ipynb", VALUES, {"p": "1"}, MADE)
+    first, second = ((tmp_path / f"{n}.ipynb").read_bytes() for n in "ab")
+    assert first == second
+    page = nbformat.reads(first.decode(), 4)
+    assert page.cells[0].source == "(digits-stage-x)=\n# Handwritten digits: A title"
+    assert "smoke profile" in page.cells[1].source and "injected" not in first.decode()
+
+
+@pytest.mark.parametrize(("output", "count", "message"), [
+    (new_output("error", ename="ValueError", evalue="", traceback=[]), 1, "ended in ValueError"),
+    (None, None, "not executed"),
+    (new_output("display_data", {"image/png": "AA=="}), 1, "without alt text"),
+    (new_output("display_data", {"text/html": '<img src="x"/>'}), 1, "without alt text"),
+])
+def test_publisher_refuses(output, count, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        notebooks.publish(executed(output, count), tmp_path / "x.ipynb", VALUES, {}, MADE)
+    assert not list(tmp_path.iterdir())
+
+
+def test_parameters_are_literals_only(tmp_path):
+    cell = new_code_cell("a = 1\nb = a + 1", metadata={"tags": ["parameters"]})
+    nbformat.write(new_notebook(cells=[cell]), tmp_path / "n.ipynb")
+    with pytest.raises(UserError, match="more than literals"):
+        notebooks.parameters(tmp_path / "n.ipynb")
+
+
+def test_types_are_checked_and_recipe_paper_reads_the_file():
+    values = notebooks.check("soft-pruning", {"fraction": "0.3", "seed": 2, "alpha": 1})
+    assert values["fraction"] == 0.3 and values["alpha"] == 1.0
+    with pytest.raises(UserError, match="expected int"):
+        notebooks.check("soft-pruning", {"seed": 1.5})
+    paper = notebooks.resolve(["soft-pruning"], "digits", "smoke", {"recipe": "paper"})
+    assert paper["soft-pruning"]["statistic"] == "max" and paper["soft-pruning"]["sites"] == "all"
+
+
+def test_run_all_then_nothing_then_only_what_changed(clone):
+    done = softprune(clone, "run", "all", "--dataset", "digits", "--profile", "smoke")
+    assert done.returncode == 0, done.stderr[-3000:]
+    pages = sorted(p.name for p in (clone[0] / "book/digits").iterdir())
+    assert pages == [notebooks.template(s).name for s in notebooks.STAGES]
+    assert len(list((clone[0] / "data/results/digits/smoke").glob("*.json"))) == 6
+    again = softprune(clone, "run", "all", "--dataset", "digits", "--profile", "smoke")
+    assert again.stdout.count("is up to date") == 4
+    template = clone[0] / "notebooks" / "04-membership-inference.ipynb"
+    edited = json.loads(template.read_text())
+    edited["cells"][-1]["source"] = [*edited["cells"][-1]["source"], "\nassert True"]
+    template.write_text(json.dumps(edited))
+    why = softprune(clone, "why", "all", "--dataset", "digits").stdout.splitlines()
+    assert [line.split(": ")[1] for line in why] == ["up to date"] * 3 + ["notebook code changed"]
+
+
+def test_a_failing_cell_leaves_the_old_page(clone):
+    template = clone[0] / "notebooks" / "02-channel-identification.ipynb"
+    page = clone[0] / "book/digits" / template.name
+    before, source = page.read_bytes(), template.read_text()
+    broken = json.loads(source)
+    broken["cells"][-1]["source"] = ["raise RuntimeError('no')"]
+    template.write_text(json.dumps(broken))
+    done = softprune(clone, "run", "channel-identification", "--dataset", "digits")
+    template.write_text(source)
+    assert done.returncode == 2 and "RuntimeError: no" in done.stderr
+    assert page.read_bytes() == before and len(list(page.parent.iterdir())) == 4
+
+
+def test_templates_pass_nbval_at_smoke(clone):
+    folder = clone[0] / "nbval"
+    folder.mkdir()
+    for stage in notebooks.STAGES:
+        path = notebooks.template(stage)
+        text = path.read_text().replace('profile = \\"laptop\\"', 'profile = \\"smoke\\"')
+        assert text != path.read_text()
+        (folder / path.name).write_text(text)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-cell-timeout=120",
+         "--nbval-current-env", "-q", "-p", "no:cacheprovider", str(folder)],
+        capture_output=True, text=True, env=clone[1], cwd=clone[0],
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
