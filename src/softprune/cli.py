@@ -107,7 +107,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _parameters(parser) -> None:
     parser.add_argument("-p", dest="parameters", action="append", default=[],
-                        metavar="name=value", help="override one parameter; may be repeated")
+                        metavar="name=value", help="override one parameter of those the page was made with")
 
 
 def assignments(pairs: list[str]) -> dict[str, str]:
@@ -205,14 +205,15 @@ def _wanted(arguments) -> dict[str, dict]:
         stages = stages[: stages.index(arguments.stage) + 1]
     choose("data set", arguments.dataset, catalog.known())
     given = assignments(arguments.parameters)
-    page = notebooks.published(stages[-1], arguments.dataset)
-    before = notebooks.page_metadata(page).get("parameters", {})
-    profile = arguments.profile or before.get("profile", "laptop")
-    if before.get("profile") == profile and not given:  # the page's own parameters stand
-        accepted = {n for s in stages for n in notebooks.parameters(notebooks.template(s))}
-        given = {k: v for k, v in before.items()
-                 if k in accepted and k not in ("dataset", "profile", "recipe")}
+    pages = {s: notebooks.page_metadata(notebooks.published(s, arguments.dataset)).get(
+        "parameters", {}) for s in stages}
+    profile = arguments.profile or pages[stages[-1]].get("profile", "laptop")
     wanted = notebooks.resolve(stages, arguments.dataset, profile, given)
+    for stage, before in pages.items():  # a page of this profile keeps what it was made with
+        same = before.get("profile") == profile and before.keys() == wanted[stage].keys()
+        if same and "recipe" not in given:
+            wanted[stage] = notebooks.check(stage, before | {k: wanted[stage][k] for k in given
+                                                             if k in wanted[stage]})
     notebooks.data_hash(arguments.dataset)  # a missing data set is said now
     if wanted[stages[-1]].get("forget"):
         catalog.class_indices(tuple(catalog.meta(arguments.dataset)["class_names"]),
