@@ -1,0 +1,142 @@
+"""Ratios in one run, since machines are noisy; the result is a run record, `benchmark` stage.
+
+    make bench
+
+edit against one bare mul_ on each tensor it touches; step with penalty against without; batched
+augmentation against torchvision's transforms in a DataLoader; all-class table against a plain
+evaluation pass.
+"""
+
+import subprocess
+import sys
+import time
+
+import torch
+import torch.nn.functional as F
+
+from softprune import artifacts, channels, datasets, evaluation, models, orthogonality, pruning
+from softprune.training import configure
+
+
+def ratio(slow, fast, repeats: int = 9) -> float:
+    """Median of paired ratios: both are timed one after the other, many times."""
+    found = []
+    for _ in range(repeats):
+        seconds = []
+        for action in (slow, fast):
+            began = time.perf_counter()
+            action()
+            seconds.append(time.perf_counter() - began)
+        found.append(seconds[0] / seconds[1])
+    return sorted(found)[len(found) // 2]
+
+
+def fake_images(n: int = 2000) -> datasets.ImageSet:
+    """Random pixels in CIFAR's shape: speed does not depend on what they show."""
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(256, (n, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    labels = torch.arange(n) % 10
+    return datasets.ImageSet(
+        name="random", source="generated", class_names=tuple("abcdefghij"), train_images=pixels,
+        train_labels=labels, test_images=pixels[:100], test_labels=labels[:100],
+        mean=(0.5,) * 3, std=(0.25,) * 3, data_hash="generated",
+    )
+
+
+def edit(model) -> float:
+    """Fold at every site, against `mul_` by a ready tensor on each weight that is touched."""
+    gates = {s.name: torch.full((s.channels,), 0.999) for s in model.sites()}
+    bare = [(w.detach(), g.clone()) for w, g in pruning._targets(model, gates)]
+
+    def reference():
+        for weight, g in bare:
+            weight.mul_(g)
+
+    return ratio(lambda: pruning.fold(model, gates), reference, 51)
+
+
+def step(model, penalty: str) -> float:
+    """A training step with the penalty, against one without."""
+    x = torch.randn(128, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+    y = torch.arange(128) % 10
+    model.train()
+
+    def one(name):
+        loss = F.cross_entropy(model(x), y)
+        if name != "none":
+            loss = loss + 0.01 * orthogonality.penalty(model, name)
+        model.zero_grad()
+        loss.backward()
+
+    one(penalty)
+    return ratio(lambda: one(penalty), lambda: one("none"), 7)
+
+
+def input_pipeline(images) -> float:
+    """torchvision's transforms through a DataLoader, against ours; the same crops and flips."""
+    from torch.utils.data import DataLoader, Dataset
+    from torchvision import transforms
+
+    from softprune.training import epoch_batches
+
+    steps = transforms.Compose([
+        transforms.ToPILImage(), transforms.RandomCrop(32, 2, padding_mode="reflect"),
+        transforms.RandomHorizontalFlip(), transforms.ToTensor(),
+        transforms.Normalize(images.mean, images.std),
+    ])
+
+    class Plain(Dataset):
+        def __len__(self):
+            return len(images.train_images)
+
+        def __getitem__(self, i):
+            return steps(images.train_images[i]), images.train_labels[i]
+
+    config = configure("cifar10", "laptop", sides=())
+    arguments = (config, images.train_images, images.train_labels, images.mean, images.std, 0)
+    return ratio(lambda: list(DataLoader(Plain(), 256, shuffle=True)),
+                 lambda: list(epoch_batches(*arguments)), 3)
+
+
+def table(model, images) -> float:
+    """The all-class table of all sites, against one evaluation pass over the same images."""
+    pixels, _ = images.split("train")
+    plain = lambda: evaluation.predict(model, pixels, images.mean, images.std)  # noqa: E731
+    plain()
+    return ratio(lambda: channels.class_channel_table(model, images), plain, 3)
+
+
+def command(words: list[str]) -> float:
+    """Seconds of a command that should answer at once."""
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "softprune.cli", *words], capture_output=True)
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    """Measure, print beside the goals, write the record."""
+    began = time.perf_counter()
+    config = configure("cifar10", "laptop")
+    model = models.build("resnet18", classes=10, channels=3, width=config.width).eval()
+    images = fake_images()
+    found = [
+        ("edit-over-mul", edit(model), "at most 3"),
+        ("table-over-evaluation", table(model, images), "at most 1.3"),
+        ("step-so-over-none", step(model, "so"), "at most 1.10"),
+        ("step-ocnn-over-none", step(model, "ocnn"), "no goal"),
+        ("loader-over-ours", input_pipeline(images), "at least 5"),
+    ]
+    rows = [artifacts.row("original", f"ratio-{name}", value, "ratio") for name, value, _ in found]
+    for name, words in (("help", ["--help"]), ("refusal", ["run", "x", "--dataset", "digits"])):
+        seconds = sorted(command(words) for _ in range(5))[2]
+        found.append((name, seconds, "seconds, at most 1"))
+        rows.append(artifacts.row("original", f"time-{name}", seconds, "s"))
+    for name, value, goal in found:
+        print(f"{name:24} {value:8.3f}   ({goal})")
+    made = artifacts.provenance(time.perf_counter() - began)
+    artifacts.write_record("benchmark", artifacts.short_hash(config.as_dict()), config.as_dict(),
+                           rows, made)
+
+
+if __name__ == "__main__":
+    main()
