@@ -169,7 +169,7 @@ def judge(claim: dict, s: dict) -> dict:
     elif kind == "faster":
         if s["retrain"] is None:
             return {"text": "no retrained model yet", "verdict": "open"}
-        text = f"{s['retrain'] / s['request']:,.0f} times as fast as retraining"
+        text = f"{s['retrain'] / s['request']:,.0f} times as fast as retraining (nothing else compared yet)"
         holds = s["retrain"] / s["request"] >= 1000
     else:
         o, a = s["auc-original"], s["auc-soft"]

@@ -107,7 +107,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _parameters(parser) -> None:
     parser.add_argument("-p", dest="parameters", action="append", default=[],
-                        metavar="name=value", help="override one parameter of those the page was made with")
+                        metavar="name=value", help="override one parameter; may be repeated")
 
 
 def assignments(pairs: list[str]) -> dict[str, str]:
