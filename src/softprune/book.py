@@ -169,8 +169,9 @@ def judge(claim: dict, s: dict) -> dict:
     elif kind == "faster":
         if s["retrain"] is None:
             return {"text": "no retrained model yet", "verdict": "open"}
-        text = f"{s['retrain'] / s['request']:,.0f} times as fast as retraining (nothing else compared yet)"
-        holds = s["retrain"] / s["request"] >= 1000
+        times = s["retrain"] / s["request"]
+        text = f"{times:,.0f} times as fast as retraining (nothing else compared yet)"
+        holds = times >= 1000
     else:
         o, a = s["auc-original"], s["auc-soft"]
         text = (f"AUC {o['value']:.3f} [{o['low']:.3f}, {o['high']:.3f}] → {a['value']:.3f} "

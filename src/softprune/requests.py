@@ -10,7 +10,7 @@ from torch import Tensor
 from softprune import artifacts, channels, datasets, evaluation, models, pruning
 from softprune.errors import UserError
 
-# to the end of the scale: a best setting at the edge of a grid would say that the grid was too short
+# to the end of the scale: a best setting at a grid's edge would say the grid was too short
 FRACTIONS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
 
 
