@@ -101,27 +101,30 @@ def test_pages_name_records_that_exist():
         assert (folder / f"soft-pruning-{record['key']}.json").exists()
 
 
-def test_launch_links_appear_with_an_address_and_point_at_committed_files(tmp_path):
+def launch_links(page: str) -> list[str]:
+    return re.findall(r'href="(https://(?:mybinder|colab)[^"]+)"', page)
+
+
+def test_without_an_address_there_are_no_launch_links(html):
+    assert 'url: ""' in (ROOT / "_config.yml").read_text()
+    assert not launch_links((html / "digits/01-orthogonal-training.html").read_text())
+
+
+def test_with_an_address_launch_links_point_at_a_committed_file(tmp_path):
     config = (ROOT / "_config.yml").read_text()
-    assert 'url: ""' in config
-    filled = config.replace('url: ""', "url: https://example.org/owner/name").replace(
-        "  thebe: false", "  thebe: false\n  binderhub_url: https://mybinder.org\n"
-        "  colab_url: https://colab.research.google.com")
-    (tmp_path / "_config.yml").write_text(filled.replace(
-        "https://example.org", "https://github.com"))
-    page = ROOT / "book/digits/01-orthogonal-training.ipynb"
-    source = tmp_path / "source" / "digits"
-    source.mkdir(parents=True)
-    shutil.copy(page, source)
-    (source.parent / "references.bib").touch()
-    (source.parent / "_static").mkdir()
-    (source.parent / "_static" / "softprune.css").touch()
-    (tmp_path / "_toc.yml").write_text("format: jb-book\nroot: digits/01-orthogonal-training\n")
-    book.sphinx(source.parent, tmp_path / "_config.yml", tmp_path / "_toc.yml", tmp_path)
-    text = (tmp_path / "_build/html/digits/01-orthogonal-training.html").read_text()
-    links = re.findall(r'href="(https://(?:mybinder|colab)[^"]+)"', text)
+    (tmp_path / "filled.yml").write_text(
+        config.replace('url: ""', "url: https://github.com/owner/name"))
+    page = "digits/01-orthogonal-training"
+    source = tmp_path / "source"
+    (source / "digits").mkdir(parents=True)
+    shutil.copy(ROOT / f"book/{page}.ipynb", source / "digits")
+    shutil.copy(ROOT / "book/references.bib", source)
+    shutil.copytree(ROOT / "book/_static", source / "_static")
+    (tmp_path / "_toc.yml").write_text(f"format: jb-book\nroot: {page}\n")
+    book.sphinx(source, tmp_path / "filled.yml", tmp_path / "_toc.yml", tmp_path)
+    links = launch_links((tmp_path / f"_build/html/{page}.html").read_text())
     assert len(links) == 2
-    assert all("book/digits/01-orthogonal-training.ipynb" in u.replace("%2F", "/") for u in links)
+    assert all(f"book/{page}.ipynb" in u.replace("%2F", "/") for u in links)
 
 
 def test_committed_weights_are_small_and_whole():

@@ -259,6 +259,12 @@ def sphinx(source: Path, config: Path, toc: Path, out: Path) -> Path:
     Raises:
         UserError: it did not build; what Sphinx said goes to standard error.
     """
+    settings = yaml.safe_load(config.read_text())
+    if not settings["repository"]["url"]:  # no address, so no links to it: the theme would fail
+        settings.pop("launch_buttons")
+        settings.pop("repository")
+    config = out / "_config.yml"
+    config.write_text(yaml.safe_dump(settings))
     command = [
         sys.executable, "-c", "from jupyter_book.cli.main import main; main()",
         "build", str(source), "--config", str(config), "--toc", str(toc),
