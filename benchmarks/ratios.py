@@ -48,6 +48,7 @@ def edit(model) -> float:
     gates = {s.name: torch.full((s.channels,), 0.999) for s in model.sites()}
     bare = [(w.detach(), g.clone()) for w, g in pruning._targets(model, gates)]
 
+    @torch.no_grad()
     def reference():
         for weight, g in bare:
             weight.mul_(g)

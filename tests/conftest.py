@@ -5,8 +5,7 @@ import tempfile
 
 # digits are so small that a second thread only waits; kernels started by tests inherit it
 os.environ["OMP_NUM_THREADS"] = "1"
-if "SOFTPRUNE_CACHE" not in os.environ or not os.environ.get("CI"):
-    os.environ["SOFTPRUNE_CACHE"] = tempfile.mkdtemp(prefix="softprune-tests-")
+os.environ["SOFTPRUNE_CACHE"] = tempfile.mkdtemp(prefix="softprune-tests-")
 
 import pytest
 import torch

@@ -7,6 +7,7 @@ missing, or a filter that fits two values, stops the build. Rendered sources go 
 """
 
 import functools
+import hashlib
 import shutil
 import subprocess
 import sys
@@ -250,7 +251,25 @@ def build(out: Path | None = None) -> Path:
     work = out or root / "_build"
     source = work / "source"
     render(root / "book", source)
-    return sphinx(source, root / "_config.yml", root / "_toc.yml", work)
+    made_from, stamp = tree_hash([source, root / "_config.yml", root / "_toc.yml",
+                                  root / "src"]), work / "built-from"
+    index = work / "_build" / "html" / "index.html"
+    if index.exists() and stamp.exists() and stamp.read_text() == made_from:
+        return index
+    stamp.unlink(missing_ok=True)
+    index = sphinx(source, root / "_config.yml", root / "_toc.yml", work)
+    stamp.write_text(made_from)
+    return index
+
+
+def tree_hash(places: list[Path]) -> str:
+    """Hash of files and of all files below folders, names and contents."""
+    files = [f for p in places for f in ([p] if p.is_file() else sorted(p.rglob("*")))]
+    digest = hashlib.sha256()
+    for file in files:
+        if file.is_file() and "__pycache__" not in file.parts:
+            digest.update(f"{file.name}\0{artifacts.sha256(file)}\n".encode())
+    return digest.hexdigest()
 
 
 def sphinx(source: Path, config: Path, toc: Path, out: Path) -> Path:

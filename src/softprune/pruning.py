@@ -5,6 +5,7 @@ are both scaled: relu(g z) = g relu(z). At the end of a residual stage the short
 batch norm, so the gate goes into the input columns of every layer that reads the map.
 """
 
+import weakref
 from contextlib import contextmanager
 
 import torch
@@ -76,28 +77,48 @@ def gated(model: nn.Module, gates: Gates):
             handle.remove()
 
 
-def _targets(model: nn.Module, gates: Gates):
-    """Pairs (weight, gate shaped to multiply it) that a fold touches."""
-    by_name = {s.name: s for s in model.sites()}
+# a model's weights by site, looked up once: names cost more than the arithmetic of a small site
+_PLANS: "weakref.WeakKeyDictionary[nn.Module, dict]" = weakref.WeakKeyDictionary()
+
+
+def plan(model: nn.Module) -> dict[str, list[tuple[Tensor, tuple[int, ...]]]]:
+    """For each site the parameters that a fold multiplies, and the gate's shape for each.
+
+    Part of a request's preparation, once a model; a parameter is changed in place, so a plan
+    stays right as long as the model's parameters are not replaced.
+    """
+    if model not in _PLANS:
+        made = {}
+        for site in model.sites():
+            norms = [model.get_submodule(site.norm)] if site.norm else []
+            made[site.name] = [(t, (-1,)) for n in norms for t in (n.weight, n.bias)]
+            for reader in site.readers:
+                weight = model.get_submodule(reader).weight  # (o, J) or (o, J, k, k)
+                made[site.name].append((weight, (1, -1, *[1] * (weight.dim() - 2))))
+        _PLANS[model] = made
+    return _PLANS[model]
+
+
+def _targets(model: nn.Module, gates: Gates) -> list[tuple[Tensor, Tensor]]:
+    """Pairs (weight, gate shaped to multiply it) that a fold touches, all checked first."""
+    known, pairs = plan(model), []
     for name, g in gates.items():
-        choose("site", name, by_name)
-        site = by_name[name]
-        if len(g) != site.channels:
-            raise UserError(f"{len(g)} gates at {name}: expected {site.channels}")
-        if site.norm:
-            norm = model.get_submodule(site.norm)
-            yield norm.weight, g
-            yield norm.bias, g
-        for reader in site.readers:
-            weight = model.get_submodule(reader).weight  # (o, J) or (o, J, k, k)
-            yield weight, g.view(1, -1, *[1] * (weight.dim() - 2))
+        choose("site", name, known)
+        weight, shape = known[name][0]
+        channels_here = weight.shape[shape.index(-1)]
+        if len(g) != channels_here:
+            raise UserError(f"{len(g)} gates at {name}: expected {channels_here}")
+        if g.device != weight.device or g.dtype != weight.dtype:
+            g = g.to(weight)
+        pairs += [(w, g.view(s)) for w, s in known[name]]
+    return pairs
 
 
 @torch.no_grad()
 def fold(model: nn.Module, gates: Gates) -> None:
     """Multiply the gates into the weights, in place, exactly."""
     for weight, g in _targets(model, gates):
-        weight.mul_(g.to(weight))
+        weight.mul_(g)
 
 
 @torch.no_grad()
@@ -110,7 +131,7 @@ def unfold(model: nn.Module, gates: Gates) -> None:
     if any((g == 0).any() for g in gates.values()):
         raise UserError("a closed gate (0) cannot be divided out: load the original checkpoint")
     for weight, g in _targets(model, gates):
-        weight.div_(g.to(weight))
+        weight.div_(g)
 
 
 @contextmanager
