@@ -170,7 +170,8 @@ def judge(claim: dict, s: dict) -> dict:
     elif kind == "faster":
         if s["retrain"] is None:
             return {"text": "no retrained model yet", "verdict": "open"}
-        times = s["retrain"] / s["request"]
+        # the shorter of two trainings: they are timed beside other work
+        times = min(s["retrain"], s["train"]) / s["request"]
         text = f"{times:,.0f} times as fast as retraining (nothing else compared yet)"
         holds = times >= 1000
     else:

@@ -103,3 +103,35 @@ def calibrate(bench: Bench, fractions=FRACTIONS, **options) -> tuple[float, list
         points.append({"fraction": fraction, "retained": retained, "forgotten": forgotten})
     best = max(points, key=lambda p: p["retained"] - p["forgotten"])
     return best["fraction"], points
+
+
+def candidates(bench: Bench, fractions=FRACTIONS) -> list[dict]:
+    """What the paper leaves open at the last site: every score, statistic and gate.
+
+    Each combination gets its own fraction on the validation split, and is judged on the test split
+    for all classes in turn. Values in [0, 1], means over classes and the worst class.
+    """
+    return [
+        judged(bench, fraction=calibrate(bench, fractions, **choice)[0], **choice)
+        for choice in (
+            {"score": score, "statistic": statistic, "gate": gate, "sites": "last"}
+            for score in channels.SCORES for statistic in channels.STATISTICS
+            for gate in pruning.GATES
+        )
+        if not (choice["score"] == "random" and choice["statistic"] == "max")  # the same draw
+    ]
+
+
+def judged(bench: Bench, **choice) -> dict:
+    """One setting for all classes in turn on the test split: a dict of its numbers."""
+    _, before, labels = bench.outputs("test")
+    gone, change = [], []
+    for cls in range(len(bench.images.class_names)):
+        logits = bench.gated_outputs(bench.gates((cls,), **choice), "test")[1]
+        kept, forgotten = retained_and_forgotten(logits, labels, (cls,))
+        gone.append(forgotten)
+        change.append(kept - retained_and_forgotten(before, labels, (cls,))[0])
+    return choice | {
+        "forgotten-mean": sum(gone) / len(gone), "forgotten-worst": max(gone),
+        "change-mean": sum(change) / len(change), "change-worst": min(change), "n": len(gone),
+    }
