@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: book test bench results clean
+.PHONY: book test bench results lock clean
 .DEFAULT_GOAL := book
 
 $(READY): requirements.lock pyproject.toml
@@ -32,6 +32,10 @@ results: $(READY)
 	$(BIN)/softprune train --dataset cifar10 --profile laptop
 	$(BIN)/softprune train --dataset cifar10 --profile laptop --without cat
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/softprune run all --dataset cifar10
+
+# versions already in the lock are kept; add --upgrade to move them
+lock:
+	uv pip compile --universal --generate-hashes --extra test --python-version 3.11 --quiet --custom-compile-command 'make lock' --output-file requirements.lock pyproject.toml
 
 clean:
 	rm -rf _build .pytest_cache

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from bs4 import BeautifulSoup
 
-from softprune import artifacts, book, paths
+from softprune import artifacts, book, notebooks, paths
 from softprune.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -21,8 +21,7 @@ def html(tmp_path_factory):
     """Built from the committed pages and records into a folder of its own."""
     patch = pytest.MonkeyPatch()
     patch.setattr(paths, "results", lambda: ROOT / "data" / "results")
-    for cached in (book.records, book.table, book.page_run, book.identity, book.summary,
-                   book.page_key):
+    for cached in (book.records, book.table, book.page_record, book.identity, book.summary):
         cached.cache_clear()
     index = book.build(tmp_path_factory.mktemp("book"))
     patch.undo()
@@ -94,11 +93,12 @@ def test_a_missing_number_stops_the_build(tmp_path):
         book.render(source, tmp_path / "out")
 
 
-def test_pages_name_records_that_exist():
+def test_every_page_has_its_own_record():
     for dataset in book.pages():
-        record = book.page_run(dataset)
-        folder = ROOT / "data/results" / dataset / record["parameters"]["profile"]
-        assert (folder / f"soft-pruning-{record['key']}.json").exists()
+        for stage in notebooks.STAGES:
+            record = book.page_record(stage, dataset)
+            folder = ROOT / "data/results" / dataset / record["parameters"]["profile"]
+            assert (folder / f"{stage}-{record['key']}.json").exists()
 
 
 def launch_links(page: str) -> list[str]:

@@ -73,6 +73,23 @@ def test_publisher_is_byte_stable_and_retitles(tmp_path):
     assert "smoke profile" in page.cells[1].source and "injected" not in first.decode()
 
 
+def test_two_real_runs_publish_the_same_bytes(tmp_path):
+    import papermill
+
+    source = tmp_path / "toy.ipynb"
+    parameters = new_code_cell("seed = 1", metadata={"tags": ["parameters"]})
+    cells = [new_markdown_cell("# Toy"), parameters, new_code_cell("print(seed)\nobject()")]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(new_notebook(cells=cells, metadata=kernel), source)
+    for name in ("a", "b"):
+        out = tmp_path / f"run-{name}.ipynb"
+        papermill.execute_notebook(source, out, parameters={"seed": 3}, progress_bar=False)
+        notebooks.publish(notebooks.read(out), tmp_path / f"{name}.ipynb", VALUES, {}, MADE)
+    runs = [(tmp_path / f"run-{n}.ipynb").read_bytes() for n in "ab"]
+    pages = [(tmp_path / f"{n}.ipynb").read_bytes() for n in "ab"]
+    assert runs[0] != runs[1] and pages[0] == pages[1] and b'"3\\n"' in pages[0]
+
+
 @pytest.mark.parametrize(("output", "count", "message"), [
     (new_output("error", ename="ValueError", evalue="", traceback=[]), 1, "ended in ValueError"),
     (None, None, "not executed"),

@@ -1,10 +1,14 @@
 import dataclasses
 import json
+import os
+import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
 
-from softprune import artifacts, training
+from softprune import artifacts, paths, training
 from softprune.errors import UserError
 
 
@@ -49,6 +53,31 @@ def test_killed_and_resumed_ends_in_the_same_weights(own_results):
     assert training.train(config, stop_after=2) is None
     assert training.find_checkpoint(config) is None, "an unfinished run was taken for whole"
     resumed = artifacts.load_tensors(training.train(config))[0]
+    assert all(torch.equal(whole[k], resumed[k]) for k in whole)
+
+
+def test_a_killed_process_resumes_to_the_same_weights(own_results):
+    """SIGKILL in the middle of whatever it does after two epochs, then the same command again."""
+    words = ["--dataset", "digits", "--profile", "smoke", "-p", "seed=8", "-p", "epochs=8",
+             "--threads", "1"]
+    command = [sys.executable, "-m", "softprune.cli", "train", *words]
+    environment = os.environ | {"SOFTPRUNE_ROOT": str(own_results)}
+    (own_results / "data").mkdir(exist_ok=True)
+    shutil.copy(paths.root() / "data/catalog.yml", own_results / "data")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        for _ in range(2):
+            assert process.stdout.readline().startswith("epoch")
+        process.kill()
+    config = training.configure("digits", "smoke", seed=8, epochs=8)
+    assert training.find_checkpoint(config) is None
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    assert not done.stdout.startswith("epoch 1/"), "it began again"
+    path = training.find_checkpoint(config)
+    resumed = artifacts.load_tensors(path)[0]
+    for file in path.parent.glob(f"{config.name}*"):
+        file.unlink()
+    subprocess.run(command, capture_output=True, env=environment, check=True)
+    whole = artifacts.load_tensors(path)[0]
     assert all(torch.equal(whole[k], resumed[k]) for k in whole)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import yaml
 
-from softprune import artifacts, catalog, notebooks, paths
+from softprune import artifacts, catalog, notebooks, paths, stages
 from softprune.errors import UserError
 
 
@@ -29,12 +29,6 @@ def records() -> list[dict]:
 def table() -> list[dict]:
     """All run records, tidy."""
     return artifacts.tidy(records())
-
-
-def stage_records(stage: str, dataset: str, profile: str) -> list[dict]:
-    """Records of one stage of one data set."""
-    return [r for r in records() if r["stage"] == stage
-            and (r["parameters"]["dataset"], r["parameters"]["profile"]) == (dataset, profile)]
 
 
 def rows(**where) -> list[dict]:
@@ -67,27 +61,30 @@ def pages() -> list[str]:
 
 
 @functools.cache
-def page_run(dataset: str) -> dict:
-    """What identifies the run a data set's pages show: for use as a filter of `rows`."""
-    soft = notebooks.page_metadata(notebooks.published("soft-pruning", dataset))["parameters"]
-    fits = [
-        r for r in stage_records("soft-pruning", dataset, soft["profile"])
-        if all(r["parameters"].get(k) == v for k, v in soft.items()
-               if k not in ("architecture", "width", "penalty", "strength", "epochs"))
-        and (not soft["width"] or r["parameters"]["width"] == soft["width"])
-        and (not soft["penalty"] or r["parameters"]["penalty"] == soft["penalty"])
-        and (not soft["epochs"] or r["parameters"]["epochs"] == soft["epochs"])
-    ]
-    if len(fits) != 1:
-        raise UserError(f"{len(fits)} run records fit the soft-pruning page of {dataset}: "
-                        f"type `softprune run all --dataset {dataset}`")
-    return fits[0]
+def page_record(stage: str, dataset: str) -> dict:
+    """The run record that a page was published with: its parameters and data name it.
+
+    Raises:
+        UserError: there is none.
+    """
+    page = notebooks.page_metadata(notebooks.published(stage, dataset))
+    key = stages.record_key(page["parameters"], page["parts"]["data"])
+    for record in records():
+        if (record["stage"], record["key"]) == (stage, key):
+            return record
+    raise UserError(f"no run record fits the {stage} page of {dataset}: "
+                    f"type `softprune run {stage} --dataset {dataset} --force`")
+
+
+def page_key(dataset: str, stage: str = "soft-pruning") -> str:
+    """The key of that record, for use as a filter of `rows`."""
+    return page_record(stage, dataset)["key"]
 
 
 @functools.cache
 def identity(dataset: str) -> dict:
     """Columns shared by all stages of the run a page shows."""
-    p = page_run(dataset)["parameters"]
+    p = page_record("soft-pruning", dataset)["parameters"]
     return {k: p[k] for k in ("dataset", "profile", "architecture", "width", "penalty",
                               "strength", "seed")}
 
@@ -95,7 +92,8 @@ def identity(dataset: str) -> dict:
 @functools.cache
 def summary(dataset: str) -> dict[str, float]:
     """The headline numbers of a data set, from its four records."""
-    key, same = page_run(dataset)["key"], identity(dataset)
+    key, same = page_key(dataset), identity(dataset)
+    trained = {"key": page_key(dataset, "orthogonal-training"), "stage": "orthogonal-training"}
     name = {"key": key, "stage": "soft-pruning"}
     forget = next(r for r in rows(**name) if r["metric"] == "time-edit")["forget"]
     made = {m: one(**name, method="soft", metric=f"all-classes-{m}")
@@ -103,34 +101,22 @@ def summary(dataset: str) -> dict[str, float]:
     made["n"] = rows(**name, metric="all-classes-change-mean")[0]["n"]
     made["fraction"] = rows(**name, metric="all-classes-change-mean")[0]["fraction"]
     made["forget"] = forget
-    made["test"] = one(**same, stage="orthogonal-training", method="original", metric="accuracy",
-                       split="test")
+    made["test"] = one(**trained, method="original", metric="accuracy", split="test")
     for part in ("select", "edit"):
         made[part] = one(**name, method="soft", metric=f"time-{part}")
     made["request"] = made["select"] + made["edit"]
-    made["train"] = one(**same, stage="orthogonal-training", metric="time-train")
+    made["train"] = one(**trained, metric="time-train")
     retrain = rows(**same, stage="train", method="retrained", forget=forget, metric="time-train")
     made["retrain"] = retrain[0]["value"] if retrain else None
     made["refit"] = one(**name, method="soft", metric="accuracy-head-refit")
     made["refit-original"] = one(**name, method="original", metric="accuracy-head-refit")
-    mia = page_key("membership-inference", dataset)
+    mia = page_key(dataset, "membership-inference")
     for method in ("original", "soft", "retrained"):
         found = rows(key=mia, stage="membership-inference", method=method, forget=forget,
                      metric="auc-t1-modified-entropy")
         made[f"auc-{method}"] = found[0] if found else None
     made["mask-change"] = mask_change(key)
     return made
-
-
-@functools.cache
-def page_key(stage: str, dataset: str) -> str:
-    """The record of another stage made with the same parameters as the soft-pruning page's."""
-    wanted = page_run(dataset)["parameters"]
-    fits = [r["key"] for r in stage_records(stage, dataset, wanted["profile"])
-            if all(r["parameters"].get(k) == v for k, v in wanted.items())]
-    if len(fits) != 1:
-        raise UserError(f"{len(fits)} records of {stage} fit the pages of {dataset}: expected one")
-    return fits[0]
 
 
 def mask_change(key: str) -> float:
@@ -191,7 +177,7 @@ def picture(dataset: str, path: Path) -> str:
     """The front page's picture, drawn from the run record; returns its alt text."""
     from softprune import plots
 
-    key = page_run(dataset)["key"]
+    key = page_key(dataset)
     where = {"key": key, "stage": "soft-pruning", "metric": "accuracy"}
     points = []
     for method in ("soft", "hard", "random-channels"):
@@ -233,7 +219,7 @@ def render(source: Path, target: Path) -> None:
     environment.globals |= {
         "one": one, "rows": rows, "pct": pct, "pages": pages, "summary": summary,
         "claims": claims, "paper": paper, "catalog": catalog.catalog(), "alts": alts,
-        "identity": identity,
+        "identity": identity, "page_key": page_key,
     }
     for page in sorted(target.rglob("*.md")):
         try:

@@ -50,13 +50,10 @@ class Stage:
 
     def close(self) -> Path:
         """Write the run record."""
-        key = artifacts.short_hash({"parameters": self.parameters, "data": self.images.data_hash,
-                                    "config": self.config.as_dict()})
+        key = record_key(self.parameters, self.images.data_hash)
         made = artifacts.provenance(time.perf_counter() - self.began)
-        parameters = self.config.as_dict() | self.parameters | {
-            "width": self.config.width, "architecture": self.config.architecture,
-            "penalty": self.config.penalty, "strength": self.config.strength,
-        }
+        # the configuration last: it says what a parameter's "profile's default" came to
+        parameters = self.parameters | self.config.as_dict()
         return artifacts.write_record(self.name, key, parameters, self.rows, made, self.extra)
 
 
@@ -66,12 +63,27 @@ def open_stage(name: str, parameters: dict) -> Stage:
     Raises:
         UserError: data missing, or a parameter out of range.
     """
-    defaults = {"architecture": "", "width": 0, "penalty": "", "strength": -1.0, "epochs": 0}
-    given = {k: parameters[k] for k, v in defaults.items() if parameters[k] != v}
-    config = training.configure(parameters["dataset"], parameters["profile"],
-                                seed=parameters["seed"], **given)
+    config = configuration(parameters)
     return Stage(name=name, config=config, parameters=dict(parameters),
                  images=training.load_images(config))
+
+
+def configuration(parameters: dict) -> training.TrainConfig:
+    """The training that a notebook's parameters ask for."""
+    defaults = {"architecture": "", "width": 0, "penalty": "", "strength": -1.0, "epochs": 0}
+    given = {k: parameters[k] for k, v in defaults.items() if parameters[k] != v}
+    return training.configure(parameters["dataset"], parameters["profile"],
+                              seed=parameters["seed"], **given)
+
+
+def record_key(parameters: dict, data_hash: str) -> str:
+    """Names the run record of a stage: also how a page finds its own.
+
+    Args:
+        data_hash: of the whole set; a cut set's suffix is dropped, since the profile says it.
+    """
+    return artifacts.short_hash({"parameters": parameters, "data": data_hash.split("/")[0],
+                                 "config": configuration(parameters).as_dict()})
 
 
 def say(text: str) -> None:
