@@ -102,10 +102,9 @@ def ocnn_reference(weight: Tensor, stride: int) -> Tensor:
 def kernel_measures(model: nn.Module) -> dict[str, float]:
     """How orthonormal the kernels are, norms and angles apart, averaged over all layers.
 
-    Returns:
-        `norm`: mean distance of a row's length from 1. `coherence`: mean absolute cosine of
-        different rows; where a layer has more rows than columns, this cannot be 0. `so`: the
-        penalty's sum.
+    A dict: `norm`, the mean distance of a row's length from 1; `coherence`, the mean absolute
+    cosine of different rows, which cannot be 0 where a layer has more rows than columns; `so`, the
+    penalty's sum.
     """
     norms, cosines, total = [], [], 0.0
     for conv in kernels(model).values():

@@ -159,7 +159,11 @@ def frontier(points: list[dict], star: tuple[float, float] | None, cross=None):
         axis.plot(*star, "*", color=GREEN, ms=16, label="retrained", zorder=5)
     if cross:
         axis.plot(*cross, "X", color=GREY, ms=11, label="head-mask (fake)", zorder=4)
+    # what ruins the others is of no use: ten points below the best the picture ends
+    top = max([p["retained"] for p in points] + [p[1] for p in (star, cross) if p])
+    below = sum(p["retained"] < top - 10 for p in points)
     axis.set(xlabel="accuracy on the forgotten class (%)", ylabel="accuracy on the others (%)")
+    axis.set_ylim(max(min(p["retained"] for p in points), top - 10) - 0.5, top + 0.5)
     axis.legend(frameon=False, fontsize="small", loc="best")
     best = min(points, key=lambda p: p["forgotten"])
     return figure, (
@@ -167,6 +171,7 @@ def frontier(points: list[dict], star: tuple[float, float] | None, cross=None):
         f"forgotten-class accuracy is {best['forgotten']:.1f} percent, by {best['method']} at "
         f"fraction {best['fraction']:g}, with {best['retained']:.1f} percent retained."
         + (f" The retrained model keeps {star[1]:.1f} percent." if star else "")
+        + (f" {below} points lie below the picture." if below else "")
     )
 
 
