@@ -1,4 +1,5 @@
 import io
+import itertools
 import tarfile
 
 import numpy as np
@@ -6,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from softprune import catalog, datasets
+from softprune import catalog, datasets, sources
 from softprune.errors import UserError
 
 
@@ -37,7 +38,7 @@ def test_validation_is_a_stratified_twentieth_and_disjoint(digits):
 
 
 def test_import_reads_a_tree(tmp_path):
-    datasets.import_folder(make_tree(tmp_path / "t"), "pets")
+    sources.import_folder(make_tree(tmp_path / "t"), "pets")
     images = datasets.load("pets")
     assert images.class_names == ("big_cat", "dog") and images.source == "import"
     assert images.train_images[:, 0, 0, 0].tolist() == [0, 1, 2, 10, 11, 12]
@@ -48,17 +49,17 @@ def test_import_refuses_mixed_sizes_missing_splits_and_bad_files(tmp_path):
     tree = make_tree(tmp_path / "t")
     Image.new("RGB", (9, 9)).save(tree / "train" / "dog" / "odd.png")
     with pytest.raises(UserError, match="--size"):
-        datasets.import_folder(tree, "odd")
+        sources.import_folder(tree, "odd")
     (tree / "train" / "dog" / "odd.png").write_bytes(b"no image")
     with pytest.raises(UserError, match="not an image"):
-        datasets.import_folder(tree, "odd")
+        sources.import_folder(tree, "odd")
     with pytest.raises(UserError, match="no folder 'train'"):
-        datasets.import_folder(tmp_path, "odd")
+        sources.import_folder(tmp_path, "odd")
     assert not (datasets.store("odd")).exists(), "something was written"
 
 
 def test_a_damaged_cache_is_refused_and_left(tmp_path):
-    datasets.import_folder(make_tree(tmp_path / "t"), "hurt")
+    sources.import_folder(make_tree(tmp_path / "t"), "hurt")
     path = datasets.store("hurt") / "train_images.npy"
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
@@ -78,10 +79,10 @@ def test_archive_with_wrong_hash_or_escaping_member_is_refused(tmp_path):
         info.size = 1
         tar.addfile(info, io.BytesIO(b"x"))
     with pytest.raises(UserError, match="MD5"):
-        datasets.fetch("cifar10", archive)
+        sources.fetch("cifar10", archive)
     assert archive.exists()
     with pytest.raises(UserError, match="outside its folder"):
-        datasets.DECODERS["cifar10"](archive)
+        sources.DECODERS["cifar10"](archive)
 
 
 def test_official_archive_layout_is_read_without_building_objects(tmp_path):
@@ -95,20 +96,96 @@ def test_official_archive_layout_is_read_without_building_objects(tmp_path):
 
     members = {"batches.meta": {b"label_names": [b"ant", b"bee"]}, "test_batch": batch(0)}
     members |= {f"data_batch_{i}": batch(i % 2) for i in range(1, 6)}
-    with tarfile.open(archive, "w:gz") as tar:
-        for name, value in members.items():
-            data = pickle.dumps(value, protocol=2)
-            info = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
+    pack(archive, "cifar-10-batches-py", members)
     with pytest.raises(UserError, match="refused"):
-        datasets._plain_unpickle(io.BytesIO(pickle.dumps(print)))
-    folder = datasets._decode_cifar10(archive)
+        sources._plain_unpickle(io.BytesIO(pickle.dumps(print)))
+    folder = sources._decode_cifar10(archive)
     images = datasets.load("cifar10")
     assert images.class_names == ("ant", "bee") and len(images.train_images) == 10
     import shutil
 
     shutil.rmtree(folder)  # other tests must see CIFAR-10 as missing
+
+
+def pack(archive, folder, members):
+    import pickle
+
+    with tarfile.open(archive, "w:gz") as tar:
+        for name, value in members.items():
+            data = pickle.dumps(value, protocol=2)
+            info = tarfile.TarInfo(f"{folder}/{name}")
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+
+
+def test_cifar100_archive_brings_its_superclasses_as_names_for_requests(tmp_path):
+    import shutil
+
+    groups = sources.superclasses("cifar100")
+    assert len(groups) == 20 and all(len(v) == 5 for v in groups.values())
+    fine = sorted(itertools.chain(*groups.values()))
+    coarse = sorted(groups)
+    assert len(fine) == 100
+    parent = [next(i for i, g in enumerate(coarse) if f in groups[g]) for f in fine]
+    part = {b"data": np.zeros((100, 3072), np.uint8), b"fine_labels": list(range(100)),
+            b"coarse_labels": parent}
+    meta = {b"fine_label_names": [f.encode() for f in fine],
+            b"coarse_label_names": [c.encode() for c in coarse]}
+    members = {"meta": meta, "train": part, "test": part}
+    pack(tmp_path / "a.tgz", "cifar-100-python", members)
+    folder = sources.DECODERS["cifar100"](tmp_path / "a.tgz")
+    images = datasets.load("cifar100")
+    trees = images.class_indices("trees")
+    assert [images.class_names[c] for c in trees] == groups["trees"]
+    with pytest.raises(UserError, match="twice"):
+        images.class_indices("trees,oak_tree")
+    shutil.rmtree(folder)
+    part[b"coarse_labels"] = parent[::-1]
+    pack(tmp_path / "b.tgz", "cifar-100-python", members)
+    with pytest.raises(UserError, match="superclasses"):
+        sources.DECODERS["cifar100"](tmp_path / "b.tgz")
+
+
+def make_tiny(root):
+    """Two classes in TinyImageNet's own layout, one image grey, numbers out of order."""
+    words = {"n02": "tabby, tabby cat", "n01": "Granny Smith"}
+    (root / "val" / "images").mkdir(parents=True)
+    (root / "wnids.txt").write_text("n02\nn01\n")
+    (root / "words.txt").write_text("".join(f"{k}\t{v}\n" for k, v in words.items()))
+    for c, wnid in enumerate(("n01", "n02")):
+        place = root / "train" / wnid / "images"
+        place.mkdir(parents=True)
+        for i in (0, 2, 10):
+            mode, color = ("L", 40) if i == 2 else ("RGB", (100 * c + i, 0, 0))
+            Image.new(mode, (64, 64), color).save(place / f"{wnid}_{i}.JPEG", quality=100)
+    lines = []
+    for i, wnid in enumerate(("n02", "n01")):
+        Image.new("RGB", (64, 64), (i, i, i)).save(root / "val" / "images" / f"val_{i}.JPEG")
+        lines.append(f"val_{i}.JPEG\t{wnid}\t0\t0\t9\t9\n")
+    (root / "val" / "val_annotations.txt").write_text("".join(lines))
+    return root
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_tiny_imagenet_layout(tmp_path, packed):
+    import shutil
+
+    root = make_tiny(tmp_path / "tiny-imagenet-200")
+    source = root
+    if packed:
+        source = shutil.make_archive(str(tmp_path / "t"), "zip", tmp_path, "tiny-imagenet-200")
+    folder = sources.DECODERS["tiny-imagenet-200"](sources.Path(source))
+    images = datasets.load("tiny-imagenet-200")
+    assert images.class_names == ("granny_smith", "tabby") and images.class_indices("n02") == (1,)
+    assert images.train_labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert images.test_labels.tolist() == [0, 1]  # from val_annotations.txt, ordered by class
+    assert images.test_images[:, 0, 0, 0].tolist() == pytest.approx([1, 0], abs=2)
+    grey = images.train_images[1]  # number 2 comes before 10
+    assert torch.equal(grey[0], grey[2]) and grey[0, 0, 0] == 40
+    shutil.rmtree(folder)
+    (root / "val" / "val_annotations.txt").unlink()
+    with pytest.raises(UserError, match="val_annotations"):
+        sources.DECODERS["tiny-imagenet-200"](root)
 
 
 def test_download_resumes(tmp_path):
@@ -135,7 +212,7 @@ def test_download_resumes(tmp_path):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         path = tmp_path / "file.bin"
         path.with_name("file.bin.part").write_bytes(body[:5000])
-        datasets.download(f"http://127.0.0.1:{server.server_port}/file.bin", path)
+        sources.download(f"http://127.0.0.1:{server.server_port}/file.bin", path)
         server.shutdown()
     assert path.read_bytes() == body and asked == [5000]
 

@@ -159,6 +159,7 @@ def load_checkpoint(path: Path, *, architecture: str | None = None):
         classes=len(sidecar["class_names"]),
         channels=len(sidecar["mean"]),
         width=config["width"],
+        side=sidecar.get("side", 32),
     )
     tensors = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
     try:

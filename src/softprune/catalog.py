@@ -46,8 +46,11 @@ def meta(name: str) -> dict | None:
     return json.loads(path.read_text()) if path.exists() else None
 
 
-def class_indices(class_names: tuple[str, ...], names) -> tuple[int, ...]:
+def class_indices(class_names: tuple[str, ...], names, aliases=None) -> tuple[int, ...]:
     """Indices of classes given by name or number, in the order they were named.
+
+    Args:
+        aliases: other name -> class names: a superclass, or a WordNet id.
 
     Raises:
         UserError: unknown, repeated, or all of them; one line that lists what is accepted.
@@ -60,6 +63,8 @@ def class_indices(class_names: tuple[str, ...], names) -> tuple[int, ...]:
             found.append(int(name))
         elif name in class_names:
             found.append(class_names.index(name))
+        elif name in (aliases or {}):
+            found += [class_names.index(n) for n in aliases[name]]
         else:
             shown = ", ".join(class_names[:20]) + (", …" if len(class_names) > 20 else "")
             raise UserError(

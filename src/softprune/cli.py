@@ -161,13 +161,13 @@ def _train(arguments) -> None:
     choose("data set", arguments.dataset, catalog.known())
     meta = catalog.meta(arguments.dataset)
     if arguments.without and meta:  # a wrong class is said before torch is loaded
-        catalog.class_indices(tuple(meta["class_names"]), arguments.without)
+        catalog.class_indices(tuple(meta["class_names"]), arguments.without, meta.get("aliases"))
     if meta is None and arguments.dataset != "digits":
         raise UserError(catalog.missing(arguments.dataset))
 
     import dataclasses
 
-    from softprune import datasets, training
+    from softprune import training
 
     fields = {f.name: f.type for f in dataclasses.fields(training.TrainConfig)
               if f.type in (bool, int, float, str) and f.name not in ("dataset", "profile")}
@@ -175,9 +175,7 @@ def _train(arguments) -> None:
         choose("parameter", name, fields)
     values = {n: typed(n, t, fields[n]) for n, t in texts.items()}
     if arguments.without:
-        class_names = datasets.load(arguments.dataset).class_names
-        left_out = sorted(catalog.class_indices(class_names, arguments.without))
-        values["without"] = tuple(class_names[c] for c in left_out)
+        values["without"] = tuple(arguments.without.split(","))
     config = training.configure(arguments.dataset, arguments.profile, **values)
     import torch
 
@@ -216,8 +214,9 @@ def _wanted(arguments) -> dict[str, dict]:
                                                              if k in wanted[stage]})
     notebooks.data_hash(arguments.dataset)  # a missing data set is said now
     if wanted[stages[-1]].get("forget"):
-        catalog.class_indices(tuple(catalog.meta(arguments.dataset)["class_names"]),
-                              wanted[stages[-1]]["forget"])
+        meta = catalog.meta(arguments.dataset)
+        catalog.class_indices(tuple(meta["class_names"]), wanted[stages[-1]]["forget"],
+                              meta.get("aliases"))
     return wanted
 
 
@@ -253,7 +252,8 @@ def _forget(arguments) -> None:
     ledger = evaluation.TimeLedger()
     checkpoint = Path(arguments.checkpoint)
     model, sidecar = artifacts.load_checkpoint(checkpoint, architecture=arguments.architecture)
-    classes = datasets.class_indices(tuple(sidecar["class_names"]), arguments.classes)
+    classes = datasets.class_indices(tuple(sidecar["class_names"]), arguments.classes,
+                                     sidecar.get("aliases"))
     table = channels.load_table(artifacts.companion(checkpoint, "table"), model)
     sites = models.choose_sites(model, arguments.sites)
     with ledger.part("select"):
@@ -365,10 +365,10 @@ def _data_list(_arguments) -> None:
 
 
 def _data_fetch(arguments) -> None:
-    from softprune import datasets
+    from softprune import sources
 
     source = Path(arguments.source).expanduser() if arguments.source else None
-    print(datasets.fetch(arguments.name, source, progress=_bar))
+    print(sources.fetch(arguments.name, source, progress=_bar))
 
 
 def _data_verify(arguments) -> None:
@@ -385,10 +385,10 @@ def _data_verify(arguments) -> None:
 def _data_import(arguments) -> None:
     from tqdm import tqdm
 
-    from softprune import datasets
+    from softprune import sources
 
-    print(datasets.import_folder(Path(arguments.path).expanduser(), arguments.name,
-                                 arguments.size, progress=tqdm))
+    print(sources.import_folder(Path(arguments.path).expanduser(), arguments.name,
+                                arguments.size, progress=tqdm))
 
 
 if __name__ == "__main__":

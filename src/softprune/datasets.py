@@ -1,34 +1,24 @@
-"""Image sets: the catalog; fetch, verify, decode once to uint8; augmentation in whole batches.
-
-    softprune data fetch cifar10            # the official archive, resumed and MD5-checked
-    softprune data import DIR --name cats   # DIR/train/<class>/*, DIR/test/<class>/*
+"""Image sets: uint8 arrays decoded once, splits, augmentation in whole batches.
 
 Whatever the source, images are ordered by class and, inside a class, as in the official archive.
 A seeded, stratified twentieth of the training images is the validation split; nothing trains on it.
 """
 
 import hashlib
-import io
 import json
-import os
-import re
 import shutil
-import tarfile
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from softprune import paths
-from softprune.catalog import catalog, class_indices, known, missing, store
+from softprune.catalog import class_indices, known, missing, store
 from softprune.errors import UserError, choose
 
 VALIDATION_SHARE = 20  # one image in twenty of every class
 VALIDATION_SEED = 0
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +35,8 @@ class ImageSet:
     mean: tuple[float, ...]  # of the training images, per colour, in [0, 1]
     std: tuple[float, ...]
     data_hash: str
+    # other names a request may use: a superclass for its classes, a WordNet id for its class
+    aliases: dict[str, list[str]] = field(default_factory=dict)
 
     def split(self, name: str) -> tuple[torch.Tensor, torch.Tensor]:
         """Images and labels of `train` (without validation), `validation` or `test`."""
@@ -56,15 +48,15 @@ class ImageSet:
         return self.train_images[index], self.train_labels[index]
 
     def class_indices(self, names) -> tuple[int, ...]:
-        """Indices of classes given by name or number, refused if unknown, repeated or all of them.
+        """Indices of classes given by name, alias or number; unknown or repeated ones are refused.
 
         Raises:
             UserError: one line that lists what is accepted.
         """
-        return class_indices(self.class_names, names)
+        return class_indices(self.class_names, names, self.aliases)
 
 
-# --- the catalog ---------------------------------------------------------------------------------
+# --- the store -----------------------------------------------------------------------------------
 
 
 def load(name: str, check: bool = True) -> ImageSet:
@@ -81,7 +73,9 @@ def load(name: str, check: bool = True) -> ImageSet:
     if not (folder / "meta.json").exists():
         if name != "digits":
             raise UserError(missing(name))
-        _decode_digits()
+        from softprune.sources import decode_digits
+
+        decode_digits()
     meta = json.loads((folder / "meta.json").read_text())
     arrays = {}
     for part in ("train_images", "train_labels", "test_images", "test_labels"):
@@ -98,6 +92,7 @@ def load(name: str, check: bool = True) -> ImageSet:
         mean=tuple(meta["mean"]),
         std=tuple(meta["std"]),
         data_hash=meta["data_hash"],
+        aliases=meta.get("aliases", {}),
         **{part: torch.from_numpy(array) for part, array in arrays.items()},
     )
 
@@ -117,11 +112,12 @@ def _hash(arrays: dict[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def write_store(name: str, source: str, class_names, train, test) -> Path:
+def write_store(name: str, source: str, class_names, train, test, aliases=None) -> Path:
     """Order by class, hash and write a set; a reader sees the whole of it or nothing.
 
     Args:
         train, test: pairs (uint8 images (N, C, H, W), integer labels (N,)) in archive order.
+        aliases: other name -> class names, for requests.
     """
     arrays = {}
     for split, (images, labels) in (("train", train), ("test", test)):
@@ -144,6 +140,7 @@ def write_store(name: str, source: str, class_names, train, test) -> Path:
         "mean": mean.tolist(),
         "std": np.sqrt(square / count - mean**2).tolist(),
         "data_hash": _hash(arrays),
+        "aliases": aliases or {},
     }
     folder = store(name)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -187,204 +184,6 @@ def subset(images: ImageSet, per_class: int) -> ImageSet:
         "data_hash": f"{images.data_hash}/{per_class}",
     }
     return ImageSet(**fields)
-
-
-# --- decoding ------------------------------------------------------------------------------------
-
-
-def _decode_digits() -> Path:
-    """UCI handwritten digits as bundled with scikit-learn: 1,297 training and 500 test images."""
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
-
-    bunch = load_digits()
-    pixels = np.round(bunch.images * (255 / 16)).astype(np.uint8)[:, None]
-    train, test = train_test_split(
-        np.arange(len(pixels)), test_size=500, stratify=bunch.target, random_state=0
-    )
-    train, test = np.sort(train), np.sort(test)
-    names = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
-    return write_store(
-        "digits",
-        "scikit-learn",
-        names,
-        (pixels[train], bunch.target[train]),
-        (pixels[test], bunch.target[test]),
-    )
-
-
-def _decode_cifar10(archive: Path) -> Path:
-    """The official python archive. Its pickles are read by an unpickler that builds no objects."""
-    folder = "cifar-10-batches-py"
-    with tarfile.open(archive) as tar:
-        _refuse_escaping(archive, tar.getnames())
-        read = lambda member: _plain_unpickle(tar.extractfile(f"{folder}/{member}"))  # noqa: E731
-        names = [n.decode() for n in read("batches.meta")[b"label_names"]]
-        parts = [read(f"data_batch_{i}") for i in range(1, 6)]
-        last = read("test_batch")
-    images = np.concatenate([p[b"data"] for p in parts]).reshape(-1, 3, 32, 32)
-    labels = np.concatenate([p[b"labels"] for p in parts])
-    test = (last[b"data"].reshape(-1, 3, 32, 32), np.asarray(last[b"labels"]))
-    return write_store("cifar10", "archive", names, (images, labels), test)
-
-
-def _plain_unpickle(handle):
-    """Arrays and plain containers only: any other name in the pickle is refused."""
-    import pickle
-
-    allowed = {
-        ("numpy.core.multiarray", "_reconstruct"),
-        ("numpy._core.multiarray", "_reconstruct"),
-        ("numpy", "ndarray"),
-        ("numpy", "dtype"),
-        ("_codecs", "encode"),
-    }
-
-    class Plain(pickle.Unpickler):
-        def find_class(self, module, name):
-            if (module, name) not in allowed:
-                raise UserError(f"the archive's pickle asks for {module}.{name}: refused")
-            return super().find_class(module, name)
-
-    return Plain(io.BytesIO(handle.read()), encoding="bytes").load()
-
-
-def _refuse_escaping(archive: Path, members: list[str]) -> None:
-    for member in members:
-        path = PurePosixPath(member)
-        if path.is_absolute() or ".." in path.parts:
-            raise UserError(f"{archive.name}: member {member!r} would land outside its folder")
-
-
-def class_slug(folder: str) -> str:
-    """A class name as the project writes it: lower case, underscores."""
-    return re.sub(r"[^a-z0-9]+", "_", folder.lower()).strip("_")
-
-
-def import_folder(folder: Path, name: str, side: int | None = None, progress=None) -> Path:
-    """Decode an `ImageFolder` tree, `train/<class>/*` and `test/<class>/*`, as the set `name`.
-
-    Args:
-        side: resize to `side` pixels; without it all images must have one size.
-        progress: wraps the list of files, for a bar.
-
-    Raises:
-        UserError: a missing split, classes that differ, an unreadable image, mixed sizes.
-    """
-    from PIL import Image, UnidentifiedImageError
-
-    folder = Path(folder)
-    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
-        raise UserError(f"data set name {name!r}: expected lower-case letters, digits, - and _")
-    if name == "digits":
-        raise UserError("digits are bundled and cannot be replaced: choose another --name")
-    for split in ("train", "test"):
-        if not (folder / split).is_dir():
-            raise UserError(
-                f"{folder} has no folder {split!r}: expected train/<class>/* and test/<class>/*"
-            )
-    classes = {s: sorted(p.name for p in (folder / s).iterdir() if p.is_dir()) for s in
-               ("train", "test")}
-    if classes["train"] != classes["test"] or len(classes["train"]) < 2:
-        raise UserError(
-            f"{folder}: train has the classes {classes['train'][:5]}, test {classes['test'][:5]}: "
-            "expected the same two or more in both"
-        )
-    slugs = [class_slug(c) for c in classes["train"]]
-    if len(set(slugs)) < len(slugs):
-        raise UserError(f"{folder}: two class folders have the same lower-case name")
-    files = [
-        (split, label, path)
-        for split in ("train", "test")
-        for label, cls in enumerate(classes[split])
-        for path in sorted((folder / split / cls).iterdir())
-        if path.suffix.lower() in IMAGE_SUFFIXES
-    ]
-    decoded = {"train": ([], []), "test": ([], [])}
-    shape = None
-    for split, label, path in progress(files) if progress else files:
-        try:
-            image = Image.open(path).convert("RGB")
-        except (UnidentifiedImageError, OSError) as error:
-            raise UserError(f"{path} is not an image that can be read") from error
-        if side:
-            image = image.resize((side, side), Image.Resampling.BILINEAR)
-        shape = shape or image.size
-        if image.size != shape:
-            raise UserError(
-                f"{path} is {image.size}, the images before it {shape}: add --size PIXELS"
-            )
-        decoded[split][0].append(np.asarray(image).transpose(2, 0, 1))
-        decoded[split][1].append(label)
-    for split, (images, labels) in decoded.items():
-        if len(set(labels)) < len(slugs):
-            raise UserError(f"{folder}/{split}: a class without images")
-        decoded[split] = (np.stack(images), np.asarray(labels))
-    return write_store(name, "import", slugs, decoded["train"], decoded["test"])
-
-
-# --- fetching ------------------------------------------------------------------------------------
-
-DECODERS: dict[str, Callable[[Path], Path]] = {"cifar10": _decode_cifar10}
-
-
-def fetch(name: str, source: Path | None = None, progress=None) -> Path:
-    """Bring a catalog set into the cache: from `source` (archive or folder), else by download.
-
-    Raises:
-        UserError: unknown or bundled set, wrong hash, broken download, missing file.
-    """
-    choose("data set", name, catalog())
-    if name == "digits":
-        return _decode_digits()
-    entry = catalog()[name]["archive"]
-    if source is not None and Path(source).is_dir():
-        return import_folder(Path(source), name)
-    archive = Path(source) if source else paths.cache() / "downloads" / entry["file"]
-    if source and not archive.exists():
-        raise UserError(f"{archive} does not exist: expected {entry['file']} or its folder")
-    if not source and not archive.exists():
-        download(entry["url"], archive, progress)
-    found = _md5(archive)
-    if found != entry["md5"]:
-        raise UserError(
-            f"{archive} has the MD5 {found}, expected {entry['md5']}: left there for inspection; "
-            "remove it and fetch again"
-        )
-    return DECODERS[name](archive)
-
-
-def download(url: str, path: Path, progress=None) -> None:
-    """Download to `path`, resuming `path.part` where an earlier attempt broke off."""
-    import urllib.error
-    import urllib.request
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    have = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
-    try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            if have and answer.status != 206:  # the server does not resume: start over
-                have = 0
-            total = have + int(answer.headers.get("Content-Length", 0))
-            bar = progress(total=total, initial=have) if progress else None
-            with open(part, "ab" if have else "wb") as out:
-                while chunk := answer.read(1 << 20):
-                    out.write(chunk)
-                    if bar is not None:
-                        bar.update(len(chunk))
-    except (OSError, urllib.error.URLError) as error:
-        raise UserError(
-            f"download of {url} broke off ({error}): type the same command to resume, "
-            f"or bring the archive and add --from PATH"
-        ) from error
-    os.replace(part, path)
-
-
-def _md5(path: Path) -> str:
-    with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 # --- batches -------------------------------------------------------------------------------------

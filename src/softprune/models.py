@@ -54,11 +54,15 @@ class BasicBlock(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Four stages of basic blocks, `width` channels in the first, doubled at each."""
+    """Four stages of basic blocks, `width` channels in the first, doubled at each.
 
-    def __init__(self, blocks: tuple[int, ...], classes: int, channels: int, width: int):
+    Images of 64 pixels and more enter through a stem of stride 2, so that the maps behind it have
+    the sides they have for CIFAR, and the cost too.
+    """
+
+    def __init__(self, blocks: tuple[int, ...], classes: int, channels: int, width: int, side: int):
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, width, 3, 1, 1, bias=False)
+        self.conv1 = nn.Conv2d(channels, width, 3, 2 if side >= 64 else 1, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU()
         inputs = width
@@ -109,7 +113,7 @@ class ResNet(nn.Module):
 class DigitsNet(nn.Module):
     """Three convolutions for 8x8 digits: width, 2 width, 4 width channels; pooled, classified."""
 
-    def __init__(self, classes: int, channels: int, width: int):
+    def __init__(self, classes: int, channels: int, width: int, side: int = 8):
         super().__init__()
         inputs = channels
         for i in (1, 2, 3):
@@ -141,6 +145,37 @@ class DigitsNet(nn.Module):
                             kernel="conv3", feeds="bn3")]
 
 
+class VGG(nn.Module):
+    """VGG with batch norm (Simonyan & Zisserman, 2015), one linear layer as the classifier.
+
+    `features` is torchvision's sequence (the same names), then the pooled vector, (N, 8 width).
+    """
+
+    def __init__(self, convolutions: tuple[int, ...], classes: int, channels: int, width: int,
+                 side: int):
+        super().__init__()
+        layers, inputs = [], channels
+        for block, count in enumerate(convolutions):
+            outputs = width * min(8, 2**block)
+            for _ in range(count):
+                layers += [nn.Conv2d(inputs, outputs, 3, 1, 1, bias=False),
+                           nn.BatchNorm2d(outputs), nn.ReLU()]
+                inputs = outputs
+            layers.append(nn.MaxPool2d(2))
+        self.features = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.fc = nn.Linear(inputs, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.features(x))
+
+    def sites(self) -> list[Site]:
+        """Every convolution: there is no shortcut, so each folds into its batch norm."""
+        return [
+            _norm_site(f"features.{i}", m, f"features.{i + 1}", f"features.{i + 2}")
+            for i, m in enumerate(self.features) if isinstance(m, nn.Conv2d)
+        ]
+
+
 def _norm_site(name: str, conv: nn.Conv2d, norm: str, module: str) -> Site:
     return Site(name=name, channels=conv.out_channels, module=module, norm=norm, kernel=name)
 
@@ -149,11 +184,17 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "digits-cnn": DigitsNet,
     "resnet18": lambda **kw: ResNet((2, 2, 2, 2), **kw),
     "resnet34": lambda **kw: ResNet((3, 4, 6, 3), **kw),
+    "vgg16": lambda **kw: VGG((2, 2, 3, 3, 3), **kw),
 }
 
 
-def build(architecture: str, *, classes: int, channels: int, width: int) -> nn.Module:
+def build(
+    architecture: str, *, classes: int, channels: int, width: int, side: int = 32
+) -> nn.Module:
     """A fresh model, channels-last.
+
+    Args:
+        side: pixels of the images' side, which decides a ResNet's stem.
 
     Example:
         >>> build("resnet18", classes=10, channels=3, width=16).fc.in_features
@@ -162,7 +203,7 @@ def build(architecture: str, *, classes: int, channels: int, width: int) -> nn.M
     choose("architecture", architecture, ARCHITECTURES)
     if not 1 <= width <= 1024:
         raise UserError(f"width {width}: expected a whole number from 1 to 1024")
-    model = ARCHITECTURES[architecture](classes=classes, channels=channels, width=width)
+    model = ARCHITECTURES[architecture](classes=classes, channels=channels, width=width, side=side)
     return model.to(memory_format=torch.channels_last)
 
 

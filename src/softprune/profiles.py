@@ -7,6 +7,7 @@ PROFILES = ("smoke", "laptop", "paper")
 _DIGITS = {"architecture": "digits-cnn", "width": 16, "batch_size": 64, "peak_lr": 0.2, "pad": 1,
            "flip": False, "label_smoothing": 0.0}
 _RESNET = {"architecture": "resnet18", "batch_size": 256, "peak_lr": 0.25}
+_SMOKE = _RESNET | {"width": 4, "epochs": 1, "batch_size": 64, "per_class": 40}
 
 RECIPES: dict[str, dict[str, dict]] = {
     "digits": {
@@ -14,11 +15,22 @@ RECIPES: dict[str, dict[str, dict]] = {
         "laptop": _DIGITS | {"epochs": 30},
         "paper": _DIGITS | {"width": 32, "epochs": 60},
     },
+    # small images first: a third of the time saved (compute budget of 2 cores)
     "cifar10": {
-        "smoke": _RESNET | {"width": 4, "epochs": 1, "batch_size": 64, "per_class": 40},
-        # small images first: a third of the time saved (compute budget of 2 cores)
+        "smoke": _SMOKE,
         "laptop": _RESNET | {"width": 32, "epochs": 20, "sides": ((0.25, 16), (0.6, 24))},
         "paper": _RESNET | {"width": 64, "epochs": 60, "pad": 4},
+    },
+    "cifar100": {
+        "smoke": _SMOKE | {"per_class": 10},
+        "laptop": _RESNET | {"width": 32, "epochs": 20, "sides": ((0.25, 16), (0.6, 24))},
+        "paper": _RESNET | {"width": 64, "epochs": 60, "pad": 4},
+    },
+    "tiny-imagenet-200": {
+        "smoke": _SMOKE | {"per_class": 4},
+        "laptop": _RESNET | {"width": 32, "epochs": 14, "sides": ((0.3, 32), (0.65, 48)),
+                             "pad": 4},
+        "paper": _RESNET | {"width": 64, "epochs": 60, "pad": 8},
     },
 }
 

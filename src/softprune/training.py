@@ -229,7 +229,7 @@ def train(
     torch.manual_seed(config.seed)
     model = models.build(
         config.architecture, classes=len(images.class_names),
-        channels=train_images.shape[1], width=config.width,
+        channels=train_images.shape[1], width=config.width, side=train_images.shape[-1],
     ).to(device)
     optimizer = make_optimizer(model, config)
     key = run_key(config, images.data_hash)
@@ -353,6 +353,7 @@ def finish(config, model, images: datasets.ImageSet, history: list[dict]) -> Pat
     artifacts.save_checkpoint(path, half(model), {
         "config": config.as_dict(), "class_names": list(images.class_names),
         "mean": list(images.mean), "std": list(images.std), "data_hash": images.data_hash,
+        "side": images.train_images.shape[-1], "aliases": images.aliases,
         "data_source": images.source, "seed": config.seed, "key": key, "history": history,
         "provenance": made,
     })
