@@ -34,11 +34,11 @@ def smoke(digits, own_results):
     return requests.Bench(training.train(training.configure("digits", "smoke")), digits)
 
 
-@pytest.fixture(params=["digits-cnn", "resnet18"])
+@pytest.fixture(params=["digits-cnn", "resnet18", "vgg16"])
 def lively(request):
     """A random model whose batch norms are in no special state, and a batch for it."""
     torch.manual_seed(1)
-    side, colours = (8, 1) if request.param == "digits-cnn" else (16, 3)
+    side, colours = {"digits-cnn": (8, 1), "resnet18": (16, 3), "vgg16": (32, 3)}[request.param]
     model = models.build(request.param, classes=5, channels=colours, width=4).eval()
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):

@@ -1,3 +1,6 @@
+import dataclasses
+import math
+
 import pytest
 import torch
 
@@ -32,7 +35,26 @@ def test_scores_by_hand():
     assert channels.score(table, "s", (0,), "standardized").item() == pytest.approx(1.897367, 1e-5)
 
 
-@pytest.mark.parametrize("name", ["difference", "margin", "standardized"])
+def test_ratio_tfidf_and_contribution_by_hand():
+    labels = torch.tensor([0, 1, 2])
+    a = torch.tensor([[6.0, 1, 1], [2.0, 4, 2], [2.0, 1, 9]])
+    table = toy_table(a, labels)
+    # means of the retained: 2, 2.5, 5.5; their mean 10/3, of which a hundredth is added
+    expected = [6 / (2 + 0.1 / 3), 1 / (2.5 + 0.1 / 3), 1 / (5.5 + 0.1 / 3)]
+    assert channels.score(table, "s", (0,), "ratio").tolist() == pytest.approx(expected, 1e-5)
+    # shares of class 0: .75, .125, .125; above 1/3 in 1, 1, 1 classes: log(4 / 2) each
+    expected = [s * math.log(2) for s in (0.75, 0.125, 0.125)]
+    assert channels.score(table, "s", (0,), "tfidf").tolist() == pytest.approx(expected, 1e-5)
+    with pytest.raises(UserError, match="last site"):
+        channels.score(table, "s", (0,), "contribution")
+    weight = torch.tensor([[1.0, 2, 0], [0.0, 1, 1], [2.0, 1, 1]])
+    table = dataclasses.replace(table, head=("s", weight))
+    # differences 4, -1.5, -4.5; weights of class 0 less the others' mean: 0, 1, -1
+    found = channels.score(table, "s", (0,), "contribution").tolist()
+    assert found == pytest.approx([0, -1.5, 4.5])
+
+
+@pytest.mark.parametrize("name", ["difference", "margin", "standardized", "ratio"])
 @pytest.mark.parametrize("forget", [(1,), (0, 3)])
 def test_scores_from_the_table_agree_with_scores_from_activations(name, forget):
     generator = torch.Generator().manual_seed(3)
@@ -41,6 +63,14 @@ def test_scores_from_the_table_agree_with_scores_from_activations(name, forget):
     fast = channels.score(toy_table(a, labels), "s", forget, name)
     slow = channels.score_reference(a, labels, forget, name)
     torch.testing.assert_close(fast.double(), slow, rtol=1e-4, atol=1e-5)
+
+
+def test_tfidf_from_the_table_agrees_with_its_definition():
+    labels = torch.arange(40) % 4
+    a = torch.rand(40, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64) ** 3
+    fast = channels.score(toy_table(a, labels), "s", (1, 2), "tfidf")
+    slow = channels.score_reference(a, labels, (1, 2), "tfidf")
+    torch.testing.assert_close(fast.double(), slow, rtol=1e-4, atol=1e-6)
 
 
 def test_random_score_is_a_seeded_permutation():

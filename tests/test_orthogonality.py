@@ -84,5 +84,59 @@ def test_class_selectivity_by_hand():
 
 def test_unknown_penalty_lists_the_known():
     model = models.build("digits-cnn", classes=3, channels=1, width=2)
-    with pytest.raises(UserError, match="none, so, ocnn"):
+    with pytest.raises(UserError, match="none, so, srip, ocnn"):
         orthogonality.penalty(model, "soo")
+
+
+def test_srip_is_the_largest_eigenvalue_of_the_residual():
+    weights = [torch.randn(6, 2, 3, 3), torch.randn(6, 2, 3, 3), torch.randn(5, 6, 1, 1)]
+    exact = sum(
+        torch.linalg.eigvalsh(k @ k.T - torch.eye(len(k))).abs().max().item()
+        for k in (w.flatten(1) for w in weights))
+    found = sum(orthogonality.spectral(r, steps=200).sum().item()
+                for r in orthogonality.residuals(weights))
+    assert found == pytest.approx(exact, rel=1e-3)
+    for shape in ((4, 3, 3), (40, 3, 3)):
+        (residual,) = orthogonality.residuals([orthonormal(*shape)])
+        assert orthogonality.spectral(residual) < 1e-5
+
+
+def test_decorrelation_by_hand():
+    x = torch.randn(500, 1)
+    twice = torch.cat([x, -3 * x + 1], 1)  # two ordered pairs of squared correlation 1, over J = 2
+    assert orthogonality.decorrelation(twice).item() == pytest.approx(1, abs=1e-4)
+    rows = torch.tensor([[1.0, 1], [1, -1], [-1, 1], [-1, -1]])
+    assert orthogonality.decorrelation(rows).item() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("architecture", ["resnet18", "digits-cnn"])
+def test_projection_is_the_polar_factor(architecture):
+    channels = 3 if architecture == "resnet18" else 1
+    model = models.build(architecture, classes=3, channels=channels, width=4)
+    before = {n: m.weight.detach().clone() for n, m in models.kernels(model).items()}
+    orthogonality.project(model)
+    for name, conv in models.kernels(model).items():
+        u, _, v = torch.linalg.svd(before[name].flatten(1), full_matrices=False)
+        torch.testing.assert_close(conv.weight.flatten(1), u @ v, rtol=1e-3, atol=1e-4)
+    assert orthogonality.penalty(model, "so").item() < 1e-6
+    assert orthogonality.penalty(model, "hard") == 0
+
+
+@pytest.mark.parametrize("name", ["srip", "feature"])
+def test_a_step_along_the_gradient_lowers_the_penalty(name):
+    torch.manual_seed(0)
+    model = models.build("digits-cnn", classes=3, channels=1, width=4)
+    batch = torch.randn(64, 1, 8, 8)
+
+    def value():
+        with models.site_maps(model, lambda m: m.mean((2, 3))) as pooled:
+            model(batch)
+            return orthogonality.penalty(model, name, pooled)
+
+    first = value()
+    first.backward()
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.grad is not None:
+                p -= 1e-3 * p.grad
+    assert value() < first

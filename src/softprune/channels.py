@@ -5,6 +5,7 @@ by mean or maximum. The table holds, for every class c, the count n_c, the mean 
 square over the training images of c: everything a request needs, so no data is needed then.
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +14,10 @@ from torch import Tensor, nn
 
 from softprune import artifacts
 from softprune.errors import UserError, choose
+from softprune.models import site_maps
 
 STATISTICS = ("mean", "max")
-SCORES = ("difference", "margin", "standardized", "random")
+SCORES = ("difference", "margin", "standardized", "ratio", "tfidf", "contribution", "random")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +30,7 @@ class ClassChannelTable:
     counts: Tensor
     mean: dict[str, dict[str, Tensor]]
     square: dict[str, dict[str, Tensor]]
+    head: tuple[str, Tensor] | None = None  # the last site and the classifier's weights there
 
     @property
     def sites(self) -> list[str]:
@@ -46,17 +49,9 @@ def class_channel_table(model: nn.Module, images, batch_size: int = 500) -> Clas
     classes = len(images.class_names)
     device = next(model.parameters()).device
     sites = model.sites()
-    pooled: dict[str, tuple[Tensor, Tensor]] = {}
-
-    def keep(name):
-        def hook(_module, _inputs, output):
-            pooled[name] = (output.mean((2, 3)), output.amax((2, 3)))
-        return hook
-
-    handles = [model.get_submodule(s.module).register_forward_hook(keep(s.name)) for s in sites]
     sums = {s.name: torch.zeros(2, 2, classes, s.channels, dtype=torch.float64, device=device)
             for s in sites}
-    try:
+    with site_maps(model, lambda m: (m.mean((2, 3)), m.amax((2, 3)))) as pooled:
         for batch, index in evaluation.batches(pixels, images.mean, images.std, device, batch_size):
             with torch.inference_mode():
                 model.eval()(batch)
@@ -66,9 +61,6 @@ def class_channel_table(model: nn.Module, images, batch_size: int = 500) -> Clas
                         a = a.double()
                         sums[name][i, 0] += onehot @ a
                         sums[name][i, 1] += onehot @ a.square()
-    finally:
-        for handle in handles:
-            handle.remove()
     counts = torch.bincount(labels, minlength=classes)
     divisor = counts.clamp_min(1).double()[:, None].to(device)
     parts = [
@@ -76,7 +68,12 @@ def class_channel_table(model: nn.Module, images, batch_size: int = 500) -> Clas
          for i, stat in enumerate(STATISTICS)}
         for m in (0, 1)
     ]
-    return ClassChannelTable(counts=counts, mean=parts[0], square=parts[1])
+    return ClassChannelTable(counts=counts, mean=parts[0], square=parts[1], head=head_of(model))
+
+
+def head_of(model: nn.Module) -> tuple[str, Tensor]:
+    """The last site's name and the classifier's weights (C, J) there: what `contribution` reads."""
+    return model.sites()[-1].name, model.fc.weight.detach().float().cpu()
 
 
 def class_channel_table_reference(model, images, site, statistic: str) -> tuple[Tensor, Tensor]:
@@ -128,7 +125,8 @@ def load_table(path: Path, model: nn.Module | None = None) -> ClassChannelTable:
         for moment in parts.values():
             for statistic in moment:
                 moment[statistic] = {site: moment[statistic][site] for site in shapes}
-    return ClassChannelTable(counts=tensors["counts"], **parts)
+    head = head_of(model) if model is not None else None
+    return ClassChannelTable(counts=tensors["counts"], **parts, head=head)
 
 
 # --- scores --------------------------------------------------------------------------------------
@@ -143,8 +141,15 @@ def score(
     Args:
         name: `difference`, mean over forgotten samples - mean over retained samples (the
             paper's); `margin`, mean over forgotten samples - largest mean of a retained class;
-            `standardized`, difference / pooled within-group deviation (d'); `random`, a seeded
-            permutation (control).
+            `standardized`, difference / pooled within-group deviation (d'); `ratio`, mean over
+            forgotten / mean over retained samples (Pochinkov & Schoots, 2024); `tfidf`, the
+            class's share of activation times the log of how few classes exceed the average
+            share (after Wang et al., 2022); `contribution`, difference times the classifier's
+            weight for the class less its mean weight for the retained, at the last site;
+            `random`, a seeded permutation (control).
+
+    Raises:
+        UserError: unknown name, or `contribution` where no classifier reads the map.
     """
     choose("score", name, SCORES)
     choose("statistic", statistic, STATISTICS)
@@ -166,11 +171,34 @@ def score(
         return mean_f - mean_r
     if name == "margin":
         return mean_f - mean[retained].max(0).values
+    if name == "ratio":  # a channel that is silent for all must not win by 0 / 0
+        return mean_f / (mean_r + 1e-2 * mean_r.mean().clamp_min(1e-12))
+    if name == "tfidf":
+        return tfidf(mean[inside | retained], n[inside | retained], inside[inside | retained])
+    if name == "contribution":
+        if table.head is None or table.head[0] != site:
+            raise UserError(f"score contribution is defined at the last site, not at {site}: "
+                            "expected sites=last, or another score")
+        weight = table.head[1]
+        pull = weight[inside].mean(0) - weight[retained].mean(0)
+        return (mean_f - mean_r) * pull
     var_f = pooled(square, inside) - mean_f.square()
     var_r = pooled(square, retained) - mean_r.square()
     n_f, n_r = (n * inside).sum(), (n * retained).sum()
     deviation = ((n_f * var_f + n_r * var_r) / (n_f + n_r)).clamp_min(0).sqrt()
     return (mean_f - mean_r) / deviation.clamp_min(1e-8)
+
+
+def tfidf(mean: Tensor, counts: Tensor, inside: Tensor) -> Tensor:
+    """Term frequency x inverse document frequency, (J,): classes are documents, channels terms.
+
+    Term frequency is the channel's share of the forgotten classes' activation; the document
+    frequency counts the classes in which the channel is above the average share 1 / J.
+    """
+    share = mean / mean.sum(1, keepdim=True).clamp_min(1e-12)  # (C, J)
+    weight = (counts * inside / (counts * inside).sum())[:, None]
+    documents = (share > 1 / mean.shape[1]).sum(0)
+    return (weight * share).sum(0) * torch.log((1 + len(mean)) / (1 + documents))
 
 
 def score_reference(activations: Tensor, labels: Tensor, forget, name: str) -> Tensor:
@@ -179,6 +207,19 @@ def score_reference(activations: Tensor, labels: Tensor, forget, name: str) -> T
     a_f, a_r = activations[inside], activations[~inside]
     if name == "difference":
         return a_f.mean(0) - a_r.mean(0)
+    if name == "ratio":
+        return a_f.mean(0) / (a_r.mean(0) + 0.01 * a_r.mean())
+    if name == "tfidf":
+        out = []
+        for j in range(activations.shape[1]):
+            documents = sum(
+                float(activations[labels == c, j].mean() > activations[labels == c].mean())
+                for c in labels.unique())
+            share = torch.stack([
+                activations[labels == c, j].mean() / activations[labels == c].mean(0).sum()
+                for c in forget]).mean()  # classes of one size
+            out.append(share * math.log((1 + len(labels.unique())) / (1 + documents)))
+        return torch.stack(out)
     if name == "margin":
         rest = [activations[labels == c].mean(0) for c in labels.unique() if c not in forget]
         return a_f.mean(0) - torch.stack(rest).max(0).values

@@ -48,13 +48,21 @@ def build_parser() -> argparse.ArgumentParser:
 
     train = _command(commands, "train", _train, "train one classifier, or resume it",
                      "softprune train --dataset cifar10 --profile laptop --without cat")
-    train.add_argument("--dataset", required=True, metavar="NAME")
-    train.add_argument("--profile", default="laptop", metavar="|".join(PROFILES))
-    train.add_argument("--without", default="", metavar="CLASS,...",
+    fit = _command(commands, "fit", _fit, "fit a trained classifier's gates, class by class",
+                   "softprune fit --dataset cifar10 --rung best --classes cat,dog")
+    sweep = _command(commands, "sweep", _sweep, "every score, gate and fraction on one classifier",
+                     "softprune sweep --dataset digits -p penalty=none -p seed=2")
+    for parser_ in (train, fit, sweep):
+        parser_.add_argument("--dataset", required=True, metavar="NAME")
+        parser_.add_argument("--profile", default="laptop", metavar="|".join(PROFILES))
+        parser_.add_argument("--threads", type=int, metavar="N",
+                             help="CPU threads (the same bits need the same number)")
+        _parameters(parser_)
+    train.add_argument("--without", metavar="CLASS,...",
                        help="leave classes out: a retrained reference")
-    train.add_argument("--threads", type=int, default=0, metavar="N",
-                       help="CPU threads (the same bits need the same number)")
-    _parameters(train)
+    fit.add_argument("--rung", default="best", metavar="calibrated|best")
+    fit.add_argument("--classes", metavar="CLASS,...", help="default: all")
+    fit.add_argument("--every", type=int, default=1, metavar="N", help="only every N-th class")
 
     run = _command(commands, "run", _run, "execute a stage and what it needs; publish the pages",
                    "softprune run soft-pruning --dataset digits -p forget=three")
@@ -75,6 +83,8 @@ def build_parser() -> argparse.ArgumentParser:
     forget.add_argument("--checkpoint", required=True, metavar="PATH")
     forget.add_argument("--classes", required=True, metavar="CLASS,...")
     forget.add_argument("--out", required=True, metavar="PATH")
+    forget.add_argument("--rung", default="plain", metavar="plain|calibrated|best",
+                        help="gates by score and fraction, or those `softprune fit` stored")
     forget.add_argument("--fraction", type=float, default=0.25)
     forget.add_argument("--gate", default="rank", metavar="rank|constant|hard")
     forget.add_argument("--score", default="difference", metavar="NAME")
@@ -151,7 +161,12 @@ def _bar(**options):
 # --- train ---------------------------------------------------------------------------------------
 
 
-def _train(arguments) -> None:
+def _configuration(arguments, classes: str | None = None):
+    """The training that `--dataset`, `--profile` and `-p` ask for, checked before torch is loaded.
+
+    Args:
+        classes: `CLASS,...` to check against the data set, too.
+    """
     choose("profile", arguments.profile, PROFILES)
     texts = assignments(arguments.parameters)
     if arguments.threads:
@@ -160,27 +175,35 @@ def _train(arguments) -> None:
 
     choose("data set", arguments.dataset, catalog.known())
     meta = catalog.meta(arguments.dataset)
-    if arguments.without and meta:  # a wrong class is said before torch is loaded
-        catalog.class_indices(tuple(meta["class_names"]), arguments.without, meta.get("aliases"))
+    if classes and meta:
+        catalog.class_indices(tuple(meta["class_names"]), classes, meta.get("aliases"))
     if meta is None and arguments.dataset != "digits":
         raise UserError(catalog.missing(arguments.dataset))
 
     import dataclasses
 
+    import torch
+
     from softprune import training
 
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
     fields = {f.name: f.type for f in dataclasses.fields(training.TrainConfig)
               if f.type in (bool, int, float, str) and f.name not in ("dataset", "profile")}
     for name in texts:
         choose("parameter", name, fields)
     values = {n: typed(n, t, fields[n]) for n, t in texts.items()}
-    if arguments.without:
-        values["without"] = tuple(arguments.without.split(","))
-    config = training.configure(arguments.dataset, arguments.profile, **values)
-    import torch
+    return training.configure(arguments.dataset, arguments.profile, **values)
 
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
+
+def _train(arguments) -> None:
+    config = _configuration(arguments, arguments.without)
+    import dataclasses
+
+    from softprune import training
+
+    if arguments.without:
+        config = dataclasses.replace(config, without=tuple(arguments.without.split(",")))
 
     def log(entry):
         print(f"epoch {entry['epoch']}/{config.epochs}  loss {entry['loss']:.3f}  "
@@ -188,6 +211,44 @@ def _train(arguments) -> None:
               f"{entry['seconds']:.0f} s", flush=True)
 
     print(training.train(config, log=log))
+
+
+def _bench(config):
+    """The trained classifier of a configuration, ready for requests."""
+    from softprune import requests, training
+
+    images = training.load_images(config)
+    path = training.find_checkpoint(config, images.data_hash)
+    if path is None:
+        raise UserError(f"{config.name} ({config.profile}) is not trained yet: type `softprune "
+                        f"train` with the same --dataset, --profile and -p")
+    return requests.Bench(path, images)
+
+
+def _fit(arguments) -> None:
+    choose("rung", arguments.rung, ("calibrated", "best"))
+    if arguments.every < 1:
+        raise UserError(f"--every {arguments.every}: expected a whole number >= 1")
+    bench = _bench(_configuration(arguments, arguments.classes))
+    names = bench.images.class_names
+    classes = (bench.images.class_indices(arguments.classes) if arguments.classes
+               else range(0, len(names), arguments.every))
+    seconds = bench.prepare(arguments.rung, classes, log=lambda text: print(text, flush=True))
+    print(f"{len(seconds)} of {len(names)} classes are fitted")
+
+
+def _sweep(arguments) -> None:
+    config = _configuration(arguments)
+    import time
+
+    from softprune import artifacts, requests, training
+
+    bench = _bench(config)
+    began = time.perf_counter()
+    rows = requests.sweep(bench)
+    print(artifacts.write_record(
+        "sweep", training.run_key(config, bench.images.data_hash), config.as_dict(), rows,
+        artifacts.provenance(time.perf_counter() - began)))
 
 
 # --- run -----------------------------------------------------------------------------------------
@@ -244,7 +305,7 @@ def _why(arguments) -> None:
 
 
 def _forget(arguments) -> None:
-    from softprune import artifacts, channels, datasets, evaluation, models, pruning
+    from softprune import artifacts, channels, datasets, evaluation, ladder, models, pruning
 
     out = Path(arguments.out)
     if out.suffix != ".safetensors":
@@ -256,9 +317,20 @@ def _forget(arguments) -> None:
                                      sidecar.get("aliases"))
     table = channels.load_table(artifacts.companion(checkpoint, "table"), model)
     sites = models.choose_sites(model, arguments.sites)
+    choose("rung", arguments.rung, ("plain", *ladder.RUNGS))
+    stored = {}
+    if arguments.rung != "plain":
+        path = artifacts.companion(checkpoint, f"gates-{arguments.rung}")
+        if not path.exists():
+            raise UserError(f"{path} is missing: type `softprune fit --rung {arguments.rung}` "
+                            "with the checkpoint's --dataset, --profile and -p")
+        stored = ladder.load_gates(path)[0]
     with ledger.part("select"):
-        gates = pruning.make_gates(table, sites, classes, score=arguments.score,
-                                   fraction=arguments.fraction, gate=arguments.gate)
+        if stored:
+            gates = ladder.request(stored, classes)
+        else:
+            gates = pruning.make_gates(table, sites, classes, score=arguments.score,
+                                       fraction=arguments.fraction, gate=arguments.gate)
     before = _accuracies(model, sidecar, classes)
     with ledger.part("edit"):
         pruning.fold(model, gates)

@@ -5,6 +5,7 @@ CIFAR stem (3x3, stride 1, no max-pool), so a state dict fits the code of publis
 """
 
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +29,43 @@ class Site:
     readers: tuple[str, ...] = ()  # the layers to scale, if it folds forwards
     kernel: str = ""  # the last convolution before the map: its row j feeds channel j alone
     feeds: str = ""  # the batch norm after `kernel`, where the site folds forwards
+
+
+Part = tuple[str, Callable[[Tensor], Tensor]]  # (beginning of its sites' names, computation)
+
+
+def run(parts: list[Part], x: Tensor) -> Tensor:
+    """The parts of a model, one after another."""
+    for _, part in parts:
+        x = part(x)
+    return x
+
+
+def split_at(model: nn.Module, sites: list[Site]) -> tuple[list[Part], list[Part]]:
+    """A model's parts before the first of `sites`, and from there to the pooled features.
+
+    What lies before a gate does not depend on it, so it is computed once and kept.
+    """
+    parts = model.parts()
+    first = next(i for i, (name, _) in enumerate(parts)
+                 if name and any(s.name == name or s.name.startswith(f"{name}.") for s in sites))
+    return parts[:first], parts[first:]
+
+
+@contextmanager
+def site_maps(model: nn.Module, keep: Callable[[Tensor], object]):
+    """Yield a dict that fills with `keep(map)` of every site at each forward pass."""
+    kept: dict[str, object] = {}
+    handles = [
+        model.get_submodule(s.module).register_forward_hook(
+            lambda _m, _i, out, name=s.name: kept.__setitem__(name, keep(out)))
+        for s in model.sites()
+    ]
+    try:
+        yield kept
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 class BasicBlock(nn.Module):
@@ -76,12 +114,22 @@ class ResNet(nn.Module):
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(inputs, classes)
 
+    def stem(self, x: Tensor) -> Tensor:
+        """The first convolution, (N, width, H, W)."""
+        return self.relu(self.bn1(self.conv1(x)))
+
+    def pool(self, x: Tensor) -> Tensor:
+        """Mean over space, (N, 8 width)."""
+        return self.avgpool(x).flatten(1)
+
+    def parts(self) -> list[Part]:
+        """The stages in order of computation, each with the beginning of its sites' names."""
+        stages = [f"layer{i + 1}" for i in range(len(self.blocks))]
+        return [("conv1", self.stem), *((s, getattr(self, s)) for s in stages), ("", self.pool)]
+
     def features(self, x: Tensor) -> Tensor:
         """Pooled output of the last stage, (N, 8 width)."""
-        x = self.relu(self.bn1(self.conv1(x)))
-        for stage in range(len(self.blocks)):
-            x = getattr(self, f"layer{stage + 1}")(x)
-        return self.avgpool(x).flatten(1)
+        return run(self.parts(), x)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc(self.features(x))
@@ -126,11 +174,17 @@ class DigitsNet(nn.Module):
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(inputs, classes)
 
+    def parts(self) -> list[Part]:
+        """The convolutions in order, each with its site's name."""
+        return [
+            ("conv1", lambda x: self.relu1(self.bn1(self.conv1(x)))),
+            ("conv2", lambda x: self.pool(self.relu2(self.bn2(self.conv2(x))))),
+            ("conv3", lambda x: self.avgpool(self.relu3(self.bn3(self.conv3(x)))).flatten(1)),
+        ]
+
     def features(self, x: Tensor) -> Tensor:
         """Pooled output of the third convolution, (N, 4 width)."""
-        x = self.relu1(self.bn1(self.conv1(x)))
-        x = self.pool(self.relu2(self.bn2(self.conv2(x))))
-        return self.avgpool(self.relu3(self.bn3(self.conv3(x)))).flatten(1)
+        return run(self.parts(), x)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc(self.features(x))
@@ -164,6 +218,14 @@ class VGG(nn.Module):
             layers.append(nn.MaxPool2d(2))
         self.features = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.fc = nn.Linear(inputs, classes)
+
+    def parts(self) -> list[Part]:
+        """Every layer by itself, named as a site by the convolution before it."""
+        found, name = [], ""
+        for i, layer in enumerate(self.features):
+            name = f"features.{i}" if isinstance(layer, nn.Conv2d) else name
+            found.append((name, layer))
+        return found
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc(self.features(x))
@@ -213,9 +275,14 @@ def kernels(model: nn.Module) -> dict[str, nn.Conv2d]:
 
 
 def choose_sites(model: nn.Module, which: str) -> list[Site]:
-    """Sites by `last`, `inner` (all but the last), `all`, or names joined by commas."""
+    """Sites by `last`, `inner` (all but the last), `late`, `all`, or names joined by commas.
+
+    `late` is the second half of the network without its last site: the two last stages of a
+    ResNet.
+    """
     sites = model.sites()
-    groups = {"last": sites[-1:], "inner": sites[:-1], "all": sites}
+    half = next((i for i, s in enumerate(sites) if s.name.startswith("layer3")), len(sites) // 2)
+    groups = {"last": sites[-1:], "inner": sites[:-1], "late": sites[half:-1], "all": sites}
     if which in groups:
         return groups[which]
     by_name = {s.name: s for s in sites}

@@ -23,7 +23,7 @@ STAGES = ("orthogonal-training", "channel-identification", "soft-pruning", "memb
 MODULES = {
     "orthogonal-training": ("training", "orthogonality", "models", "datasets", "profiles"),
     "channel-identification": ("channels", "evaluation"),
-    "soft-pruning": ("pruning", "requests", "evaluation", "channels"),
+    "soft-pruning": ("pruning", "ladder", "requests", "evaluation", "channels"),
     "membership-inference": ("membership", "requests", "pruning"),
 }
 BADGES = {"smoke": "smoke profile: a test run, not a result",

@@ -12,21 +12,29 @@ from torch import Tensor, nn
 from softprune.errors import choose
 from softprune.models import kernels
 
-PENALTIES = ("none", "so", "ocnn")
+PENALTIES = ("none", "so", "srip", "ocnn", "feature", "hard")
 
 
-def penalty(model: nn.Module, name: str) -> Tensor:
+def penalty(model: nn.Module, name: str, pooled: dict[str, Tensor] | None = None) -> Tensor:
     """Sum of Omega over all convolutions, a float32 scalar with gradient.
 
     Args:
         name: `none`; `so`, squared Frobenius norm of K K^T - I, on the smaller Gram matrix
-            (Bansal et al., 2018); `ocnn`, the same of conv(K, K) - I_0 (Wang et al., 2020).
+            (Bansal et al., 2018); `srip`, its spectral norm; `ocnn`, the squared norm of
+            conv(K, K) - I_0 (Wang et al., 2020); `feature`, the correlation of pooled
+            activations (control); `hard`, 0: kernels are projected after each step instead.
+        pooled: for `feature`, the batch's pooled activations (N, J) of every site.
     """
     choose("penalty", name, PENALTIES)
     layers = list(kernels(model).values())
-    if name == "none":
+    if name in ("none", "hard"):
         return layers[0].weight.new_zeros(())
     with torch.autocast(layers[0].weight.device.type, enabled=False):
+        if name == "feature":
+            return torch.stack([decorrelation(a.float()) for a in pooled.values()]).sum()
+        if name == "srip":
+            return torch.cat([spectral(g) for g in residuals([m.weight.float() for m in layers])
+                              ]).sum()
         if name == "ocnn":
             return torch.stack([ocnn(m.weight.float(), m.stride[0]) for m in layers]).sum()
         return so_batched([m.weight.float() for m in layers])
@@ -45,20 +53,70 @@ def so(weight: Tensor) -> Tensor:
     return (gram - torch.eye(len(gram), device=gram.device)).square().sum()
 
 
-def so_batched(weights: list[Tensor]) -> Tensor:
-    """Sum of `so` over layers, with one `bmm` for all kernels of one shape."""
-    shapes: dict[torch.Size, list[Tensor]] = {}
-    for weight in weights:
+def by_shape(weights: list[Tensor]) -> list[tuple[list[int], Tensor]]:
+    """Kernel matrices of one shape stacked, (layers, rows, columns), rows the smaller side.
+
+    Each stack comes with the positions of its layers in `weights`.
+    """
+    shapes: dict[torch.Size, list[tuple[int, Tensor]]] = {}
+    for i, weight in enumerate(weights):
         kernel = weight.flatten(1)
         kernel = kernel.T if kernel.shape[0] > kernel.shape[1] else kernel
-        shapes.setdefault(kernel.shape, []).append(kernel)
-    total = weights[0].new_zeros(())
-    for (rows, _), group in shapes.items():
-        stack = torch.stack(group)  # (layers, rows, columns)
-        gram = torch.bmm(stack, stack.transpose(1, 2))
-        gram = gram - torch.eye(rows, device=gram.device)
-        total = total + gram.square().sum()
-    return total
+        shapes.setdefault(kernel.shape, []).append((i, kernel))
+    return [([i for i, _ in group], torch.stack([k for _, k in group]))
+            for group in shapes.values()]
+
+
+def residuals(weights: list[Tensor]) -> list[Tensor]:
+    """K K^T - I of all layers, one `bmm` for all of one shape: (layers, rows, rows) each."""
+    return [torch.bmm(k, k.transpose(1, 2)) - torch.eye(k.shape[1], device=k.device)
+            for _, k in by_shape(weights)]
+
+
+def so_batched(weights: list[Tensor]) -> Tensor:
+    """Sum of `so` over layers."""
+    return torch.stack([r.square().sum() for r in residuals(weights)]).sum()
+
+
+def spectral(residual: Tensor, steps: int = 6) -> Tensor:
+    """Largest |eigenvalue| of symmetric matrices (layers, r, r) by power iteration: (layers,).
+
+    The vector is found without gradient; the norm of A v then has the right one. |A v|, not
+    v^T A v: two eigenvalues of opposite sign and like size would cancel in the latter.
+    """
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(residual.shape[0], residual.shape[1], 1, generator=generator)
+    with torch.no_grad():
+        v = torch.nn.functional.normalize(start.to(residual), dim=1)
+        for _ in range(steps):
+            v = torch.nn.functional.normalize(residual @ v, dim=1)
+    return (residual @ v).norm(dim=(1, 2))
+
+
+def decorrelation(pooled: Tensor) -> Tensor:
+    """Sum over pairs i != j of the squared correlation, divided by J; pooled (N, J)."""
+    centred = pooled - pooled.mean(0)
+    unit = centred / centred.norm(dim=0).clamp_min(1e-6)
+    correlation = unit.T @ unit
+    return (correlation.square().sum() - correlation.diagonal().square().sum()) / len(correlation)
+
+
+@torch.no_grad()
+def project(model: nn.Module) -> None:
+    """Replace every kernel matrix by the nearest orthonormal one, in place: (K K^T)^-1/2 K.
+
+    The polar factor: the projection of `hard`, the limit of an infinite strength. Through `eigh`
+    of the smaller Gram matrix, batched over layers of one shape.
+    """
+    weights = [m.weight for m in kernels(model).values()]
+    for places, stack in by_shape([w.float() for w in weights]):
+        values, vectors = torch.linalg.eigh(stack @ stack.transpose(1, 2))
+        root = vectors * values.clamp_min(1e-12).rsqrt()[:, None, :]
+        polar = root @ vectors.transpose(1, 2) @ stack  # (layers, rows, columns)
+        for place, kernel in zip(places, polar, strict=True):
+            weight = weights[place]
+            flat = kernel if kernel.shape[0] == len(weight) else kernel.T
+            weight.copy_(flat.reshape(weight.shape))
 
 
 def ocnn(weight: Tensor, stride: int) -> Tensor:

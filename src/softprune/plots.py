@@ -18,10 +18,11 @@ import seaborn as sns
 INK, BLUE, ORANGE, GREEN, RED, PURPLE, GREY = (
     "#222222", "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#8A8A8A",
 )
+SKY = "#56B4E9"
 COLOURS = {"original": INK, "retrained": GREEN, "head-mask": GREY, "soft": BLUE, "hard": RED,
-           "random-channels": ORANGE}
+           "random-channels": ORANGE, "calibrated": SKY, "best": PURPLE}
 MARKERS = {"retrained": "*", "head-mask": "X", "soft": "o", "hard": "s", "random-channels": "^",
-           "original": "D"}
+           "original": "D", "calibrated": "v", "best": "P"}
 
 
 def style() -> None:
@@ -141,12 +142,12 @@ def gate_lollipop(gates: np.ndarray, cls: str):
     )
 
 
-def frontier(points: list[dict], star: tuple[float, float] | None, cross=None):
+def frontier(points: list[dict], star: tuple[float, float] | None, cross=None, marks=()):
     """Retained against forgotten accuracy (%), a line a method; retrained star, head-mask cross.
 
     Args:
         points: dicts `method`, `forgotten`, `retained`, `fraction`. star, cross: (forgotten,
-            retained).
+            retained). marks: (method, forgotten, retained) of methods with one setting.
     """
     figure, axis = _figure(1, 6.6, 4.2)
     methods = list(dict.fromkeys(p["method"] for p in points))
@@ -159,6 +160,9 @@ def frontier(points: list[dict], star: tuple[float, float] | None, cross=None):
         axis.plot(*star, "*", color=GREEN, ms=16, label="retrained", zorder=5)
     if cross:
         axis.plot(*cross, "X", color=GREY, ms=11, label="head-mask (fake)", zorder=4)
+    for method, forgotten, retained in marks:
+        axis.plot(forgotten, retained, MARKERS[method], color=COLOURS[method], ms=10,
+                  label=method, zorder=6)
     # what ruins the others is of no use: ten points below the best the picture ends
     top = max([p["retained"] for p in points] + [p[1] for p in (star, cross) if p])
     below = sum(p["retained"] < top - 10 for p in points)
@@ -171,6 +175,7 @@ def frontier(points: list[dict], star: tuple[float, float] | None, cross=None):
         f"forgotten-class accuracy is {best['forgotten']:.1f} percent, by {best['method']} at "
         f"fraction {best['fraction']:g}, with {best['retained']:.1f} percent retained."
         + (f" The retrained model keeps {star[1]:.1f} percent." if star else "")
+        + "".join(f" {m}: {f:.1f} percent forgotten-class, {r:.1f} retained." for m, f, r in marks)
         + (f" {below} points lie below the picture." if below else "")
     )
 
@@ -197,6 +202,63 @@ def per_class_bars(rows: list[dict]):
         f"{worst['forgotten']:.1f} percent still right. Largest loss on the others: "
         f"{drop['change']:.2f} points, when {drop['cls']} is forgotten."
     )
+
+
+def ladder_dots(rows: list[dict]):
+    """Mean (filled) and worst class (open) of each method: forgotten left, the others right.
+
+    Args:
+        rows: dicts `method` and, in points, `forgotten-mean`, `forgotten-worst`, `change-mean`,
+            `change-worst`, `n`.
+    """
+    figure, (left, right) = _figure(2, 7.6, 0.42 * len(rows) + 1.3)
+    at = np.arange(len(rows))
+    for axis, part in ((left, "forgotten"), (right, "change")):
+        for y, r in zip(at, rows, strict=True):
+            colour = COLOURS.get(r["method"], INK)
+            mean, worst = r[f"{part}-mean"], r[f"{part}-worst"]
+            axis.plot([mean, worst], [y, y], color=colour, lw=1)
+            axis.plot(mean, y, "o", color=colour, ms=7)
+            axis.plot(worst, y, "o", color=colour, ms=7, mfc="white")
+        axis.set(yticks=at, yticklabels=[f"{r['method']}" for r in rows])
+        axis.invert_yaxis()
+        axis.grid(axis="x", alpha=0.3)
+    right.set(yticklabels=[], xlabel="other classes' change\n(points)")
+    right.axvline(0, color=INK, lw=0.8)
+    right.axvline(-0.5, color=GREY, ls=":")
+    right.set_xscale("symlog", linthresh=2)
+    left.set(xlabel="forgotten class still right\n(%), mean filled, worst open")
+    parts = [f"{r['method']} {r['forgotten-mean']:.1f} percent (worst {r['forgotten-worst']:.1f}) "
+             f"at {r['change-mean']:+.2f} points (worst {r['change-worst']:+.2f})" for r in rows]
+    return figure, "Dot chart over classes forgotten in turn. " + "; ".join(parts) + "."
+
+
+def curves_at_equal_forgetting(groups: dict[str, list[dict]]):
+    """Others' change against forgotten accuracy, a line a group, bands over training seeds.
+
+    Args:
+        groups: name -> dicts `forgotten`, `change`, `low`, `high` in points, by fraction.
+    """
+    figure, axis = _figure(1, 6.8, 4.2)
+    palette = sns.color_palette("colorblind", len(groups))
+    for (name, points), colour in zip(groups.items(), palette, strict=True):
+        x = [p["forgotten"] for p in points]
+        axis.plot(x, [p["change"] for p in points], "o-", ms=3, color=colour, label=name)
+        axis.fill_between(x, [p["low"] for p in points], [p["high"] for p in points],
+                          color=colour, alpha=0.15, lw=0)
+    axis.axhline(0, color=GREY, lw=0.8)
+    useful = [p["change"] for pts in groups.values() for p in pts if p["forgotten"] > 1]
+    low = min(useful, default=-5)
+    axis.set(xlabel="forgotten class still right (%)", ylabel="other classes' change (points)",
+             ylim=(max(low, -12) - 0.5, 1.5))
+    axis.set_xscale("symlog", linthresh=1)
+    axis.set_xlim(-0.05, 105)
+    axis.legend(frameon=False, fontsize="small")
+    parts = []
+    for name, points in groups.items():
+        best = min(points, key=lambda p: p["forgotten"])
+        parts.append(f"{name} reaches {best['forgotten']:.1f} percent at {best['change']:+.2f}")
+    return figure, "Forgetting against retention, mean over seeds. " + "; ".join(parts) + "."
 
 
 def confusion_rows(rows: dict[str, np.ndarray], class_names, cls: str):

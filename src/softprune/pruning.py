@@ -15,16 +15,19 @@ from softprune import channels
 from softprune.errors import UserError, choose
 from softprune.models import Site
 
-GATES = ("rank", "constant", "hard")
+GATES = ("rank", "constant", "proportional", "hard")
 Gates = dict[str, Tensor]  # site -> float32 (J,), 1 where nothing is attenuated
 
 
-def gate_values(name: str, k: int, alpha: float = 0.25, top: float = 0.5) -> Tensor:
+def gate_values(
+    name: str, k: int, alpha: float = 0.25, top: float = 0.5, scores: Tensor | None = None
+) -> Tensor:
     """Gates of the channels of rank 1 … k, float32 (k,).
 
     Args:
         name: `rank`, min(top, r / k): the first is nearly closed, the last attenuated to `top`
-            (second-hand formula of the paper); `constant`, alpha for all; `hard`, 0.
+            (second-hand formula of the paper); `constant`, alpha for all; `proportional`,
+            1 - s_r / s_1 of the `scores` (k,), best first; `hard`, 0.
 
     Example:
         >>> gate_values("rank", 4).tolist()
@@ -36,6 +39,9 @@ def gate_values(name: str, k: int, alpha: float = 0.25, top: float = 0.5) -> Ten
             raise UserError(f"{label}={value}: expected a number from 0 to 1")
     if name == "rank":
         return (torch.arange(1, k + 1) / k).clamp_max(top)
+    if name == "proportional":
+        best = scores[0].clamp_min(1e-12)  # where even the first speaks against, all stay open
+        return (1 - scores / best).clamp(0, 1)
     return torch.full((k,), alpha if name == "constant" else 0.0)
 
 
@@ -49,14 +55,24 @@ def make_gates(
     A request of several classes is the elementwise minimum of the single ones, so {a} then {b}
     gives the same gates as {a, b}.
     """
-    combined: Gates = {}
+    single = []
     for cls in forget:
+        single.append({})
         for site in sites:
             s = channels.score(table, site.name, (cls,), score, statistic, seed)
             chosen = channels.select(s, fraction)
             g = torch.ones(site.channels)
-            g[chosen] = gate_values(gate, len(chosen), alpha)
-            combined[site.name] = torch.minimum(combined.get(site.name, g), g)
+            g[chosen] = gate_values(gate, len(chosen), alpha, scores=s[chosen])
+            single[-1][site.name] = g
+    return combine(*single)
+
+
+def combine(*requests: Gates) -> Gates:
+    """The gates of several requests together: the elementwise minimum at every site."""
+    combined: Gates = {}
+    for gates in requests:
+        for site, g in gates.items():
+            combined[site] = torch.minimum(combined.get(site, g), g)
     return combined
 
 

@@ -1,14 +1,16 @@
 """A request "forget these classes", judged: every method's outputs, all classes in turn."""
 
 import copy
+import dataclasses
 import functools
+import itertools
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from softprune import artifacts, channels, datasets, evaluation, models, pruning
-from softprune.errors import UserError
+from softprune import artifacts, channels, datasets, evaluation, ladder, models, pruning
+from softprune.errors import UserError, choose
 
 # to the end of the scale: a best setting at a grid's edge would say the grid was too short
 FRACTIONS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
@@ -28,7 +30,8 @@ class Bench:
                 f"{checkpoint.name} was trained on other data than the {images.name} that is here"
             )
         self.table = channels.load_table(artifacts.companion(checkpoint, "table"), self.model)
-        self.images = images
+        self.images, self.checkpoint = images, checkpoint
+        self.stored: dict[str, ladder.Stored] = {}
         self.last = self.model.sites()[-1].name
 
     @functools.cache  # noqa: B019  a bench lives as long as its notebook
@@ -44,6 +47,20 @@ class Bench:
         return pruning.make_gates(
             self.table, models.choose_sites(self.model, sites), tuple(forget), **options
         )
+
+    def prepare(self, rung: str, classes, log=None) -> dict[int, float]:
+        """Fit (or find) a rung's gates for `classes`; returns the seconds each class took."""
+        self.stored[rung], seconds = ladder.prepare(self.checkpoint, self.model, self.images, rung,
+                                                    classes, log)
+        return seconds
+
+    def method_gates(self, method: str, forget, **options) -> pruning.Gates:
+        """Gates of `soft`, `hard`, `random-channels`, or of a prepared rung of the ladder."""
+        if method in ladder.RUNGS:
+            return ladder.request(self.stored.get(method, {}), forget)
+        changed = {"soft": {}, "hard": {"gate": "hard"}, "random-channels": {"score": "random"}}
+        choose("method", method, [*changed, *ladder.RUNGS])
+        return self.gates(forget, **options | changed[method])
 
     def gated_outputs(self, gates: pruning.Gates, split: str) -> tuple[Tensor, Tensor]:
         """Features and logits of a split under gates."""
@@ -64,7 +81,7 @@ class Bench:
         return model
 
     def method_logits(self, method: str, forget, split: str, **options) -> Tensor:
-        """Logits of `original`, `head-mask`, `soft`, `hard` or `random-channels`.
+        """Logits of `original`, `head-mask`, or of a method of `method_gates`.
 
         Args:
             options: sites, score, statistic, fraction, gate, alpha, seed of the soft method;
@@ -74,8 +91,36 @@ class Bench:
             return self.outputs(split)[1]
         if method == "head-mask":
             return evaluation.head_mask(self.outputs(split)[1], forget)
-        changed = {"soft": {}, "hard": {"gate": "hard"}, "random-channels": {"score": "random"}}
-        return self.gated_outputs(self.gates(forget, **options | changed[method]), split)[1]
+        return self.gated_outputs(self.method_gates(method, forget, **options), split)[1]
+
+    def inside(self, gates: pruning.Gates) -> pruning.Gates:
+        """The gates that change features: without those that only rescale the classifier."""
+        site = self.model.sites()[-1]
+        return {s: g for s, g in gates.items() if s != site.name}
+
+    def refit_recall(self, gates: pruning.Gates, forget, total: int = 10_000) -> float:
+        """Test accuracy on the forgotten classes of a classifier refitted on gated features.
+
+        Args:
+            total: training images it is fitted on, equally many of each class.
+        """
+        labels = self.images.split("train")[1]
+        few = ladder.pick(labels, total, 0)
+        inside = self.inside(gates)
+        with pruning.folded(self.model, inside):
+            train, test = self._features(few) if inside else self._plain_features(total)
+        gate = gates.get(self.last, torch.ones(train.shape[1]))
+        head = evaluation.head_refit(train * gate, labels[few], len(self.images.class_names))
+        return retained_and_forgotten(head(test * gate), self.images.test_labels, forget)[1]
+
+    def _features(self, few: Tensor) -> list[Tensor]:
+        pixels = self.images.split("train")[0][few]
+        return [evaluation.predict(self.model, p, self.images.mean, self.images.std)[0]
+                for p in (pixels, self.images.test_images)]
+
+    @functools.cache  # noqa: B019  the same for every gate at the last site
+    def _plain_features(self, total: int) -> list[Tensor]:
+        return self._features(ladder.pick(self.images.split("train")[1], total, 0))
 
 
 def retained_and_forgotten(logits: Tensor, labels: Tensor, forget) -> tuple[float, float]:
@@ -85,27 +130,54 @@ def retained_and_forgotten(logits: Tensor, labels: Tensor, forget) -> tuple[floa
             evaluation.accuracy(logits[gone], labels[gone]))
 
 
+def in_turn(bench: Bench, logits_of, split: str = "test", classes=None) -> dict[str, list]:
+    """Each class forgotten in turn.
+
+    Args:
+        logits_of: class index -> logits of the split.
+
+    Returns:
+        Lists over classes: `classes`, and in [0, 1] `retained`, `forgotten`, `before` (retained
+        accuracy of the original).
+    """
+    _, base, labels = bench.outputs(split)
+    turn = {"classes": [], "retained": [], "forgotten": [], "before": []}
+    for cls in range(len(bench.images.class_names)) if classes is None else classes:
+        retained, forgotten = retained_and_forgotten(logits_of(cls), labels, (cls,))
+        before = retained_and_forgotten(base, labels, (cls,))[0]
+        for key, value in zip(turn, (cls, retained, forgotten, before), strict=True):
+            turn[key].append(value)
+    return turn
+
+
+def summarise(turn: dict[str, list]) -> dict[str, float]:
+    """Means and worst cases of `in_turn`, as shares; `change` is retained after - before."""
+    change = [r - b for r, b in zip(turn["retained"], turn["before"], strict=True)]
+    n = len(change)
+    return {"forgotten-mean": sum(turn["forgotten"]) / n, "forgotten-worst": max(turn["forgotten"]),
+            "retained-mean": sum(turn["retained"]) / n,
+            "change-mean": sum(change) / n, "change-worst": min(change), "n": n}
+
+
+def judged(bench: Bench, method: str = "soft", split: str = "test", classes=None, **choice) -> dict:
+    """One setting of a method for all classes in turn: the choice with its `summarise`d numbers."""
+    turn = in_turn(bench, lambda c: bench.method_logits(method, (c,), split, **choice), split,
+                   classes)
+    return choice | summarise(turn)
+
+
 def calibrate(bench: Bench, fractions=FRACTIONS, **options) -> tuple[float, list[dict]]:
     """The fraction to prune, chosen on the validation split alone; and every point tried.
 
     Rule: the largest mean over all classes in turn of (retained - forgotten accuracy); of equals
     the smallest fraction. One fraction serves every class.
     """
-    points = []
-    labels = bench.outputs("validation")[2]
-    for fraction in fractions:
-        pairs = []
-        for cls in range(len(bench.images.class_names)):
-            gates = bench.gates((cls,), fraction=fraction, **options)
-            logits = bench.gated_outputs(gates, "validation")[1]
-            pairs.append(retained_and_forgotten(logits, labels, (cls,)))
-        retained, forgotten = torch.tensor(pairs, dtype=torch.float64).mean(0).tolist()
-        points.append({"fraction": fraction, "retained": retained, "forgotten": forgotten})
-    best = max(points, key=lambda p: p["retained"] - p["forgotten"])
+    points = [judged(bench, split="validation", fraction=f, **options) for f in fractions]
+    best = max(points, key=lambda p: p["retained-mean"] - p["forgotten-mean"])
     return best["fraction"], points
 
 
-def candidates(bench: Bench, fractions=FRACTIONS) -> list[dict]:
+def candidates(bench: Bench, fractions=FRACTIONS, scores=channels.SCORES) -> list[dict]:
     """What the paper leaves open at the last site: every score, statistic and gate.
 
     Each combination gets its own fraction on the validation split, and is judged on the test split
@@ -115,23 +187,59 @@ def candidates(bench: Bench, fractions=FRACTIONS) -> list[dict]:
         judged(bench, fraction=calibrate(bench, fractions, **choice)[0], **choice)
         for choice in (
             {"score": score, "statistic": statistic, "gate": gate, "sites": "last"}
-            for score in channels.SCORES for statistic in channels.STATISTICS
-            for gate in pruning.GATES
+            for score in scores for statistic in channels.STATISTICS for gate in pruning.GATES
         )
         if not (choice["score"] == "random" and choice["statistic"] == "max")  # the same draw
     ]
 
 
-def judged(bench: Bench, **choice) -> dict:
-    """One setting for all classes in turn on the test split: a dict of its numbers."""
-    _, before, labels = bench.outputs("test")
-    gone, change = [], []
-    for cls in range(len(bench.images.class_names)):
-        logits = bench.gated_outputs(bench.gates((cls,), **choice), "test")[1]
-        kept, forgotten = retained_and_forgotten(logits, labels, (cls,))
-        gone.append(forgotten)
-        change.append(kept - retained_and_forgotten(before, labels, (cls,))[0])
-    return choice | {
-        "forgotten-mean": sum(gone) / len(gone), "forgotten-worst": max(gone),
-        "change-mean": sum(change) / len(change), "change-worst": min(change), "n": len(gone),
-    }
+def several(bench: Bench, method: str, size: int, draws: int = 10, classes=None,
+            **options) -> dict[str, float]:
+    """Requests for `size` classes at once, seeded draws: the same numbers as `summarise`."""
+    pool = list(range(len(bench.images.class_names)) if classes is None else classes)
+    generator = torch.Generator().manual_seed(size)
+    _, base, labels = bench.outputs("test")
+    turn = {"retained": [], "forgotten": [], "before": []}
+    for _ in range(draws):
+        chosen = torch.randperm(len(pool), generator=generator)[:size].tolist()
+        forget = tuple(sorted(pool[i] for i in chosen))
+        logits = bench.method_logits(method, forget, "test", **options)
+        retained, forgotten = retained_and_forgotten(logits, labels, forget)
+        turn["retained"].append(retained)
+        turn["forgotten"].append(forgotten)
+        turn["before"].append(retained_and_forgotten(base, labels, forget)[0])
+    return summarise(turn)
+
+
+# --- the ablation --------------------------------------------------------------------------------
+
+SWEEP_FRACTIONS = tuple(i / 20 for i in range(1, 21))
+SWEEP_MARGINS = (0.5, 1.0, 2.0, 4.0)
+
+
+def sweep(bench: Bench, scores=channels.SCORES, gates=("rank", "hard")) -> list[dict]:
+    """Forgetting against retention at the last site, every class in turn on the test split.
+
+    A point a (score, gate, fraction), pooled by mean; then the rung `calibrated`, a point a
+    margin (in the column `fraction`'s place, since it is what is turned there).
+    """
+    rows = []
+
+    def add(method, made, **said):
+        rows.extend(
+            artifacts.row(method, f"all-classes-{k}", 100 * made[k], "points", split="test",
+                          sites="last", n=made["n"], **said)
+            for k in ("forgotten-mean", "forgotten-worst", "change-mean", "change-worst"))
+
+    for score, gate, fraction in itertools.product(scores, gates, SWEEP_FRACTIONS):
+        said = {"score": score, "gate": gate, "fraction": fraction, "statistic": "mean"}
+        add("hard" if gate == "hard" else "soft", judged(bench, sites="last", **said), **said)
+    mask = in_turn(bench, lambda c: evaluation.head_mask(bench.outputs("test")[1], (c,)))
+    add("head-mask", summarise(mask))
+    for margin in SWEEP_MARGINS:
+        wanted = dataclasses.replace(ladder.options("calibrated", bench.images.name),
+                                     margin=margin)
+        fitter = ladder.Fitter(bench.model, bench.images, wanted)
+        turn = in_turn(bench, lambda c, f=fitter: bench.gated_outputs(f.fit(c), "test")[1])
+        add("calibrated", summarise(turn), fraction=margin)
+    return rows

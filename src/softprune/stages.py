@@ -35,6 +35,15 @@ class Stage:
         config = dataclasses.replace(self.config, without=(cls,))
         return self._checkpoint(config, optional=True)
 
+    def rung_classes(self, every: int, always=()) -> list[int]:
+        """Classes whose gates the ladder fits: every `every`-th, and those of the request.
+
+        0 stands for all of 10, 20 of more; at the smoke profile 2.
+        """
+        n = len(self.images.class_names)
+        step = every or (n // 2 if self.config.profile == "smoke" else 1 if n <= 10 else n // 20)
+        return sorted({*range(0, n, step), *always})
+
     def _checkpoint(self, config, optional: bool = False) -> Path | None:
         found = training.find_checkpoint(config, self.images.data_hash)
         if found:

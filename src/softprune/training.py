@@ -9,6 +9,7 @@ hardware has it, channels-last. State is written each epoch; every epoch draws i
 from (seed, epoch), so a run that is killed and started again ends in the same weights bit for bit.
 """
 
+import contextlib
 import dataclasses
 import json
 import time
@@ -65,14 +66,15 @@ class TrainConfig:
         for name in ("strength", "peak_lr", "weight_decay"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise UserError(f"{name}={getattr(self, name)}: expected a number >= 0")
-        if self.penalty == "none" and self.strength:
+        if self.penalty in ("none", "hard") and self.strength:
             object.__setattr__(self, "strength", 0.0)  # one control, one name
 
     @property
     def name(self) -> str:
         """File name of the checkpoint: what a person would call the run."""
         left_out = f"-without-{'+'.join(self.without)}" if self.without else ""
-        penalty = self.penalty if self.penalty == "none" else f"{self.penalty}-{self.strength:g}"
+        fixed = self.penalty in ("none", "hard")  # no strength in either
+        penalty = self.penalty if fixed else f"{self.penalty}-{self.strength:g}"
         return f"{self.architecture}-w{self.width}-{penalty}-s{self.seed}{left_out}"
 
     def as_dict(self) -> dict:
@@ -261,20 +263,26 @@ def train_epoch(config, model, optimizer, images, labels, present, image_set, ep
     sums, step = torch.zeros(2, device=device), epoch * steps_an_epoch
     began = time.perf_counter()
     batches = epoch_batches(config, images, labels, image_set.mean, image_set.std, epoch)
-    for batch, target in batches:
-        rate = one_cycle(step, config.epochs * steps_an_epoch, config.peak_lr, config.warmup)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        with autocast:
-            logits = model(batch)
-        goal = smoothed_targets(target, present, config.label_smoothing)
-        loss = F.cross_entropy(logits.float(), goal)
-        penalised = orthogonality.penalty(model, config.penalty)
-        optimizer.zero_grad(set_to_none=True)
-        (loss + config.strength * penalised).backward()
-        optimizer.step()
-        sums += torch.stack([loss.detach(), penalised.detach()])
-        step += 1
+    watched = contextlib.nullcontext()
+    if config.penalty == "feature":
+        watched = models.site_maps(model, lambda m: m.mean((2, 3)))
+    with watched as pooled:
+        for batch, target in batches:
+            rate = one_cycle(step, config.epochs * steps_an_epoch, config.peak_lr, config.warmup)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            with autocast:
+                logits = model(batch)
+            goal = smoothed_targets(target, present, config.label_smoothing)
+            loss = F.cross_entropy(logits.float(), goal)
+            penalised = orthogonality.penalty(model, config.penalty, pooled)
+            optimizer.zero_grad(set_to_none=True)
+            (loss + config.strength * penalised).backward()
+            optimizer.step()
+            if config.penalty == "hard":
+                orthogonality.project(model)
+            sums += torch.stack([loss.detach(), penalised.detach()])
+            step += 1
     loss, penalised = (sums / steps_an_epoch).tolist()
     if loss != loss:
         raise UserError(

@@ -1,0 +1,222 @@
+r"""The rungs above the plain method: gates fitted once for each class, folded at request.
+
+`calibrated`: gates at the last site. Logits are linear in them, z = W diag(g) h + b, so this is a
+small problem on stored features. But W diag(g) only rescales the classifier's columns: whoever
+holds the features holds the class.
+
+`best`: gates at sites inside the network, fitted through its frozen weights under the original
+classifier. What lies before the first gated site is computed once for all classes.
+
+Both need training images beforehand and nothing at request time. Nearest prior art: the memory
+matrices of WF-Net (Poppi et al., 2024).
+"""
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from softprune import artifacts, evaluation, models, pruning
+from softprune.errors import UserError, choose
+
+RUNGS = ("calibrated", "best")
+Stored = dict[int, pruning.Gates]  # class -> its gates
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitOptions:
+    """How gates are fitted."""
+
+    # where the gates are, as in `models.choose_sites`
+    sites: str = "late"
+    # the forgotten class's logit is to lie this far below its largest rival
+    margin: float = 2.0
+    # weight of the forgotten images' loss against that of the retained ones
+    weight: float = 1.0
+    # pull towards 1: a channel that does not matter stays open
+    pull: float = 0.02
+    steps: int = 100
+    rate: float = 0.1
+    # retained and forgotten images a step
+    retained: int = 128
+    forgotten: int = 48
+    # retained images whose maps are kept for all steps and classes
+    pool: int = 3000
+    # while validation images of the class are still recognised: again, at twice the weight
+    rounds: int = 2
+    seed: int = 0
+
+
+def options(rung: str, dataset: str) -> FitOptions:
+    """The setting of a rung: one for all classes, chosen on validation splits."""
+    choose("rung", rung, RUNGS)
+    if rung == "calibrated":  # features alone: large batches cost nothing
+        return FitOptions(sites="last", margin=3.0, steps=150, rate=0.05, retained=1000,
+                          forgotten=200)
+    if dataset == "digits":  # two sites and few images: a gentler push, for longer
+        return FitOptions(sites="inner", margin=1.0, steps=300, rate=0.05)
+    return FitOptions()
+
+
+def pick(labels: Tensor, total: int, seed: int) -> Tensor:
+    """Indices (n,) of about `total` images, equally many of each class, seeded."""
+    generator = torch.Generator().manual_seed(seed)
+    present = labels.unique()
+    each = max(1, total // len(present))
+    chosen = []
+    for c in present:
+        members = (labels == c).nonzero().squeeze(1)
+        chosen.append(members[torch.randperm(len(members), generator=generator)[:each]])
+    return torch.cat(chosen)
+
+
+def hinge(logits: Tensor, cls: int, margin: float) -> Tensor:
+    """max(0, margin + z_f - largest other logit), (N,): how far images of f are from leaving it.
+
+    Example:
+        >>> hinge(torch.tensor([[3.0, 1, 2], [0, 5, 1]]), 0, 2.0).tolist()
+        [3.0, 0.0]
+    """
+    rival = logits.clone()
+    rival[:, cls] = -torch.inf
+    return F.relu(margin + logits[:, cls] - rival.amax(1))
+
+
+class Fitter:
+    """A trained model with the maps in front of its gates, ready to fit one class after another."""
+
+    def __init__(self, model: nn.Module, images, options: FitOptions):
+        self.model, self.images, self.options = model.eval().requires_grad_(False), images, options
+        self.sites = models.choose_sites(model, options.sites)
+        self.at_head = [s.name for s in self.sites] == [model.sites()[-1].name]
+        parts = model.parts()
+        self.prefix, self.suffix = (parts, []) if self.at_head else models.split_at(
+            model, self.sites)
+        self.pixels, self.labels = images.split("train")
+        few = pick(self.labels, options.pool, options.seed)
+        self.pool, self.pool_labels = self.before(self.pixels[few]), self.labels[few]
+
+    @torch.inference_mode()
+    def before(self, pixels: Tensor) -> Tensor:
+        """Maps in front of the first gate, in half precision: memory is what limits the pool."""
+        device = next(self.model.parameters()).device
+        batches = evaluation.batches(pixels, self.images.mean, self.images.std, device, 250)
+        return torch.cat([models.run(self.prefix, batch).half() for batch, _ in batches]).clone()
+
+    def answer(self, gates: pruning.Gates, maps: Tensor) -> Tensor:
+        """Logits (N, C) under gates, from the maps in front of them."""
+        if self.at_head:
+            return self.model.fc(maps.float() * gates[self.sites[0].name])
+        with pruning.gated(self.model, gates):
+            return self.model.fc(models.run(self.suffix, maps.float()))
+
+    def fit(self, cls: int) -> pruning.Gates:
+        """Gates of one class: float32 (J,) in [0, 1] at every site.
+
+        Retained images keep their cross-entropy, images of the class get a hinge on its margin.
+        """
+        o = self.options
+        device = next(self.model.parameters()).device
+        gates = {s.name: torch.ones(s.channels, device=device, requires_grad=True)
+                 for s in self.sites}
+        kept = (self.pool_labels != cls).nonzero().squeeze(1)
+        own = self.before(self.pixels[self.labels == cls][: o.pool // 4])
+        held, held_labels = self.images.split("validation")
+        held = self.before(held[held_labels == cls])
+        generator = torch.Generator().manual_seed(o.seed * 1009 + cls)
+        weight = o.weight
+        for _ in range(o.rounds):
+            solver = torch.optim.Adam(list(gates.values()), lr=o.rate)
+            for step in range(o.steps):
+                for group in solver.param_groups:  # settles: the last gates are the ones kept
+                    group["lr"] = o.rate * (1 - step / o.steps)
+                r = kept[torch.randint(len(kept), (o.retained,), generator=generator)]
+                f = torch.randint(len(own), (o.forgotten,), generator=generator)
+                z = self.answer(gates, torch.cat([self.pool[r], own[f]]))
+                loss = F.cross_entropy(z[: o.retained], self.pool_labels[r].to(device))
+                loss = loss + weight * hinge(z[o.retained :], cls, o.margin).mean()
+                loss = loss + o.pull * sum((1 - g).square().sum() for g in gates.values())
+                solver.zero_grad()
+                loss.backward()
+                solver.step()
+                with torch.no_grad():
+                    for g in gates.values():
+                        g.clamp_(0, 1)
+            with torch.no_grad():
+                if not (self.answer(gates, held).argmax(1) == cls).any():
+                    break
+            weight *= 2
+        return {name: g.detach().cpu() for name, g in gates.items()}
+
+
+# --- stored gates --------------------------------------------------------------------------------
+
+
+def request(stored: Stored, forget) -> pruning.Gates:
+    """Gates of a request for several classes: the elementwise minimum of theirs.
+
+    Raises:
+        UserError: gates of a class were never fitted.
+    """
+    for cls in forget:
+        if cls not in stored:
+            raise UserError(f"no gates stored for class {cls}: expected one of {sorted(stored)}")
+    return pruning.combine(*(stored[c] for c in forget))
+
+
+def prepare(
+    checkpoint: Path, model: nn.Module, images, rung: str, classes,
+    log: Callable[[str], None] | None = None,
+) -> tuple[Stored, dict[int, float]]:
+    """Gates of `classes` on one rung, and the seconds each took: stored beside the checkpoint.
+
+    Each class is written as soon as it is fitted, so what is stopped resumes.
+    """
+    wanted = options(rung, images.name)
+    path = artifacts.companion(checkpoint, f"gates-{rung}")
+    mark = {"options": json.dumps(dataclasses.asdict(wanted), sort_keys=True),
+            "weights": artifacts.sha256(checkpoint)}
+    stored, seconds = load_gates(path, mark) if path.exists() else ({}, {})
+    fitter = None
+    for cls in classes:
+        if cls in stored:
+            continue
+        fitter = fitter or Fitter(model, images, wanted)
+        began = time.perf_counter()
+        stored[cls] = fitter.fit(cls)
+        seconds[cls] = time.perf_counter() - began
+        save_gates(path, stored, seconds, mark)
+        if log:
+            log(f"{rung}: {images.class_names[cls]} fitted in {seconds[cls]:.1f} s")
+    return stored, seconds
+
+
+def save_gates(path: Path, stored: Stored, seconds: dict[int, float], mark: dict) -> None:
+    """Gates as safetensors, `<site>` (classes, J) in half precision, with `classes`."""
+    order = sorted(stored)
+    tensors = {site: torch.stack([stored[c][site] for c in order]).half()
+               for site in stored[order[0]]}
+    tensors["classes"] = torch.tensor(order)
+    tensors["seconds"] = torch.tensor([seconds[c] for c in order])
+    for c in order:  # what is measured is what is stored
+        stored[c] = {site: g.half().float() for site, g in stored[c].items()}
+    artifacts.save_tensors(path, tensors, mark)
+
+
+def load_gates(path: Path, mark: dict | None = None) -> tuple[Stored, dict[int, float]]:
+    """What `save_gates` wrote; nothing if it was fitted otherwise than `mark` says."""
+    tensors, metadata = artifacts.load_tensors(path)
+    if "classes" not in tensors:
+        raise UserError(f"{Path(path).name} holds no gates: expected a file that "
+                        "`softprune fit` wrote")
+    if mark is not None and metadata != mark:
+        return {}, {}
+    order, seconds = tensors.pop("classes").tolist(), tensors.pop("seconds").tolist()
+    stored = {c: {site: g[i].float() for site, g in tensors.items()} for i, c in enumerate(order)}
+    return stored, dict(zip(order, seconds, strict=True))
