@@ -37,6 +37,8 @@ class FitOptions:
     sites: str = "late"
     # the forgotten class's logit is to lie this far below its largest rival
     margin: float = 2.0
+    # what retained images keep: their labels' cross-entropy, or the original's probabilities
+    keep: str = "labels"
     # weight of the forgotten images' loss against that of the retained ones
     weight: float = 1.0
     # pull towards 1: a channel that does not matter stays open
@@ -60,7 +62,7 @@ def options(rung: str, dataset: str) -> FitOptions:
         return FitOptions(sites="last", margin=3.0, steps=150, rate=0.05, retained=1000,
                           forgotten=200)
     if dataset == "digits":  # two sites and few images: a gentler push, for longer
-        return FitOptions(sites="inner", margin=1.0, steps=300, rate=0.05)
+        return FitOptions(sites="inner", margin=1.0, steps=300, rate=0.05, keep="teacher")
     return FitOptions()
 
 
@@ -88,6 +90,17 @@ def hinge(logits: Tensor, cls: int, margin: float) -> Tensor:
     return F.relu(margin + logits[:, cls] - rival.amax(1))
 
 
+def masked_divergence(logits: Tensor, teacher: Tensor, cls: int) -> Tensor:
+    """KL (N,) from the original's probabilities with the class masked to those of `logits`.
+
+    The target is what a head mask would answer; unlike a label it says how sure to be.
+    """
+    others = [c for c in range(logits.shape[1]) if c != cls]
+    goal = teacher[:, others].log_softmax(1)
+    here = logits.log_softmax(1)[:, others]
+    return (goal.exp() * (goal - here)).sum(1)
+
+
 class Fitter:
     """A trained model with the maps in front of its gates, ready to fit one class after another."""
 
@@ -101,6 +114,9 @@ class Fitter:
         self.pixels, self.labels = images.split("train")
         few = pick(self.labels, options.pool, options.seed)
         self.pool, self.pool_labels = self.before(self.pixels[few]), self.labels[few]
+        with torch.inference_mode():
+            ones = {s.name: torch.ones(s.channels) for s in self.sites}
+            self.teacher = torch.cat([self.answer(ones, m) for m in self.pool.split(500)]).clone()
 
     @torch.inference_mode()
     def before(self, pixels: Tensor) -> Tensor:
@@ -139,7 +155,10 @@ class Fitter:
                 r = kept[torch.randint(len(kept), (o.retained,), generator=generator)]
                 f = torch.randint(len(own), (o.forgotten,), generator=generator)
                 z = self.answer(gates, torch.cat([self.pool[r], own[f]]))
-                loss = F.cross_entropy(z[: o.retained], self.pool_labels[r].to(device))
+                if o.keep == "labels":
+                    loss = F.cross_entropy(z[: o.retained], self.pool_labels[r].to(device))
+                else:
+                    loss = masked_divergence(z[: o.retained], self.teacher[r], cls).mean()
                 loss = loss + weight * hinge(z[o.retained :], cls, o.margin).mean()
                 loss = loss + o.pull * sum((1 - g).square().sum() for g in gates.values())
                 solver.zero_grad()
