@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: book test bench results lock clean
+.PHONY: book test bench results plan lock clean
 .DEFAULT_GOAL := book
 
 $(READY): requirements.lock pyproject.toml
@@ -24,14 +24,23 @@ test: $(READY)
 bench: $(READY)
 	$(BIN)/python benchmarks/ratios.py
 
-# the trainings that the committed CIFAR-10 pages quote, one at a time, resumable
-results: $(READY)
-	$(BIN)/softprune train --dataset cifar10 --profile laptop -p width=16 -p epochs=14
-	$(BIN)/softprune train --dataset cifar10 --profile laptop -p width=16 -p epochs=14 --without cat
-	$(BIN)/softprune train --dataset cifar10 --profile laptop -p width=16 -p epochs=14 -p penalty=none
-	$(BIN)/softprune train --dataset cifar10 --profile laptop
-	$(BIN)/softprune train --dataset cifar10 --profile laptop --without cat
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/softprune run all --dataset cifar10
+# every heavy run the book quotes, one training at a time, resumable; PROFILE=paper for one GPU.
+# Snakemake lives in an environment of its own: readers do not need it, and it only starts commands.
+PROFILE ?= laptop
+SNAKEMAKE := .venv-heavy/bin/snakemake -s workflow/Snakefile --config profile=$(PROFILE)
+
+.venv-heavy/.ready: workflow/requirements.txt
+	$(PYTHON) -m venv .venv-heavy
+	.venv-heavy/bin/pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
+results: $(READY) .venv-heavy/.ready
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(SNAKEMAKE) --profile workflow/profiles/default
+
+# what `make results` would do, and what a cluster would be told
+plan: .venv-heavy/.ready
+	$(SNAKEMAKE) --profile workflow/profiles/default --dry-run --quiet
+	.venv-heavy/bin/snakemake -s workflow/Snakefile --profile workflow/profiles/slurm --dry-run --quiet
 
 # versions already in the lock are kept; add --upgrade to move them
 lock:

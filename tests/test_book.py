@@ -21,7 +21,8 @@ def html(tmp_path_factory):
     """Built from the committed pages and records into a folder of its own."""
     patch = pytest.MonkeyPatch()
     patch.setattr(paths, "results", lambda: ROOT / "data" / "results")
-    for cached in (book.records, book.table, book.page_record, book.identity, book.summary):
+    for cached in (book.records, book.table, book.page_record, book.identity, book.summary,
+                   book.in_turn, book.request):
         cached.cache_clear()
     index = book.build(tmp_path_factory.mktemp("book"))
     patch.undo()

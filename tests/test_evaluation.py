@@ -54,14 +54,15 @@ def test_calibration_reads_the_validation_split_only(smoke, monkeypatch):
                         lambda self, g, split: asked.append(split) or whole(self, g, split))
     fraction, points = requests.calibrate(smoke, (0.1, 0.3))
     assert set(asked) == {"validation"} and fraction in (0.1, 0.3) and len(points) == 2
-    best = max(points, key=lambda p: p["retained"] - p["forgotten"])
+    best = max(points, key=lambda p: p["retained-mean"] - p["forgotten-mean"])
     assert best["fraction"] == fraction
 
 
 def test_candidates_cover_every_choice_once(smoke):
     rows = requests.candidates(smoke, (0.2, 0.5))
     named = {(r["score"], r["statistic"], r["gate"]) for r in rows}
-    assert len(rows) == len(named) == 3 * 2 * 3 + 3
+    scores, gates = len(channels.SCORES) - 1, len(pruning.GATES)  # random has one statistic
+    assert len(rows) == len(named) == scores * 2 * gates + gates
     gates = smoke.gates((4,), score="margin", statistic="max", gate="hard", sites="last",
                         fraction=0.2)
     logits, labels = smoke.gated_outputs(gates, "test")[1], smoke.outputs("test")[2]

@@ -269,10 +269,9 @@ def _wanted(arguments) -> dict[str, dict]:
     profile = arguments.profile or pages[stages[-1]].get("profile", "laptop")
     wanted = notebooks.resolve(stages, arguments.dataset, profile, given)
     for stage, before in pages.items():  # a page of this profile keeps what it was made with
-        same = before.get("profile") == profile and before.keys() == wanted[stage].keys()
-        if same and "recipe" not in given:
-            wanted[stage] = notebooks.check(stage, before | {k: wanted[stage][k] for k in given
-                                                             if k in wanted[stage]})
+        if before.get("profile") == profile and "recipe" not in given:
+            kept = {k: v for k, v in before.items() if k in wanted[stage] and k not in given}
+            wanted[stage] = notebooks.check(stage, wanted[stage] | kept)
     notebooks.data_hash(arguments.dataset)  # a missing data set is said now
     if wanted[stages[-1]].get("forget"):
         meta = catalog.meta(arguments.dataset)

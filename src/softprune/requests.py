@@ -214,7 +214,7 @@ def several(bench: Bench, method: str, size: int, draws: int = 10, classes=None,
 # --- the ablation --------------------------------------------------------------------------------
 
 SWEEP_FRACTIONS = tuple(i / 20 for i in range(1, 21))
-SWEEP_MARGINS = (0.5, 1.0, 2.0, 4.0)
+SWEEP_MARGINS = (1.0, 3.0)
 
 
 def sweep(bench: Bench, scores=channels.SCORES, gates=("rank", "hard")) -> list[dict]:

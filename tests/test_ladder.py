@@ -1,0 +1,111 @@
+import dataclasses
+
+import pytest
+import torch
+
+from softprune import ladder, models, pruning, requests
+from softprune.errors import UserError
+
+QUICK = {"steps": 60, "rate": 0.1, "rounds": 1, "pool": 400}
+
+
+def test_hinge_by_hand():
+    z = torch.tensor([[3.0, 1, 2], [0, 5, 1]])
+    assert ladder.hinge(z, 0, 2.0).tolist() == [3.0, 0.0]
+    assert ladder.hinge(z, 1, 0.0).tolist() == [0.0, 4.0]
+
+
+def test_masked_divergence_is_zero_at_the_head_masks_answer_and_positive_elsewhere():
+    teacher = torch.randn(5, 4)
+    masked = teacher.clone()
+    masked[:, 2] = -30.0  # as good as masked, and finite
+    assert ladder.masked_divergence(masked, teacher, 2).abs().max() < 1e-5
+    # by hand: the target is (1/2, 1/2) on the others, the answer 1/4 for each of four
+    flat = torch.zeros(1, 3)
+    expected = torch.log(torch.tensor(0.5 / (1 / 3)))
+    assert ladder.masked_divergence(flat, flat, 0).item() == pytest.approx(expected.item())
+
+
+def test_pick_is_balanced_and_seeded():
+    labels = torch.tensor([0] * 50 + [1] * 30 + [2] * 9)
+    chosen = ladder.pick(labels, 27, 0)
+    assert torch.bincount(labels[chosen]).tolist() == [9, 9, 9]
+    assert torch.equal(chosen, ladder.pick(labels, 27, 0))
+    assert len(set(chosen.tolist())) == 27
+
+
+@pytest.mark.parametrize("rung", ladder.RUNGS)
+def test_a_rung_forgets_and_keeps_more_than_closing_at_random(smoke, rung):
+    options = dataclasses.replace(ladder.options(rung, "digits"), **QUICK)
+    gates = ladder.Fitter(smoke.model, smoke.images, options).fit(3)
+    assert all(((g >= 0) & (g <= 1)).all() for g in gates.values())
+    _, before, labels = smoke.outputs("test")
+    kept, gone = requests.retained_and_forgotten(
+        smoke.gated_outputs(gates, "test")[1], labels, (3,))
+    kept_before, gone_before = requests.retained_and_forgotten(before, labels, (3,))
+    assert gone < 0.2 < gone_before and kept > kept_before - 0.1
+    shuffled = {s: g[torch.randperm(len(g), generator=torch.Generator().manual_seed(1))]
+                for s, g in gates.items()}
+    wrong = requests.retained_and_forgotten(
+        smoke.gated_outputs(shuffled, "test")[1], labels, (3,))
+    assert kept - gone > wrong[0] - wrong[1] + 0.2, "which channels are closed does not matter"
+
+
+def test_the_fit_sees_what_folding_does(smoke):
+    """Logits from the kept maps, under gates, are those of the folded model on the pixels."""
+    fitter = ladder.Fitter(smoke.model, smoke.images, ladder.options("best", "digits"))
+    gates = {s.name: torch.rand(s.channels) for s in fitter.sites}
+    few = ladder.pick(fitter.labels, fitter.options.pool, fitter.options.seed)[:40]
+    with torch.no_grad():
+        seen = fitter.answer(gates, fitter.pool[:40])
+    with pruning.folded(smoke.model, gates):
+        from softprune import evaluation
+        told = evaluation.predict(smoke.model, fitter.pixels[few], smoke.images.mean,
+                                  smoke.images.std)[1]
+    torch.testing.assert_close(seen, told, rtol=1e-2, atol=1e-2)  # maps in half precision
+
+
+def test_best_changes_the_features_and_calibrated_only_the_head(smoke):
+    smoke.prepare("calibrated", (3,))
+    gates = smoke.method_gates("calibrated", (3,))
+    assert gates and smoke.inside(gates) == {}
+    for name in ("digits", "cifar10"):
+        sites = models.choose_sites(smoke.model, ladder.options("best", name).sites)
+        assert sites and smoke.model.sites()[-1] not in sites
+
+
+def test_stored_gates_resume_compose_and_refuse(smoke, tmp_path):
+    path = tmp_path / "m.gates-best.safetensors"
+    stored = {c: {"conv1": torch.rand(4)} for c in (1, 4)}
+    mark = {"options": "{}", "weights": "abc"}
+    ladder.save_gates(path, stored, {1: 2.0, 4: 3.0}, mark)
+    back, seconds = ladder.load_gates(path, mark)
+    assert seconds == {1: 2.0, 4: 3.0}
+    for c in stored:  # rounded before it is measured
+        assert torch.equal(back[c]["conv1"], stored[c]["conv1"])
+    assert ladder.load_gates(path, mark | {"weights": "other"}) == ({}, {})
+    both = ladder.request(back, (1, 4))["conv1"]
+    assert torch.equal(both, torch.minimum(back[1]["conv1"], back[4]["conv1"]))
+    with pytest.raises(UserError, match="no gates stored"):
+        ladder.request(back, (2,))
+    calls = []
+    smoke.prepare("calibrated", (5,))
+    smoke.prepare("calibrated", (5,), log=calls.append)
+    assert calls == [], "fitted again what was stored"
+
+
+def test_a_model_splits_where_the_first_gate_is(lively):
+    model, batch = lively
+    with torch.no_grad():
+        whole = model.features(batch)
+        for sites in ("inner", "late", "last"):
+            before, after = models.split_at(model, models.choose_sites(model, sites))
+            torch.testing.assert_close(models.run(after, models.run(before, batch)), whole)
+
+
+def test_summaries_by_hand():
+    turn = {"classes": [0, 1], "retained": [0.9, 0.8], "forgotten": [0.0, 0.1],
+            "before": [0.85, 0.9]}
+    made = requests.summarise(turn)
+    assert made["change-mean"] == pytest.approx(-0.025) and made["n"] == 2
+    assert made["change-worst"] == pytest.approx(-0.1) and made["forgotten-worst"] == 0.1

@@ -1,0 +1,100 @@
+"""The heavy runs, once: data set x architecture x penalty x strength x seed x class left out.
+
+    python workflow/matrix.py            # the commands, in order
+    python workflow/matrix.py paper      # the same for one GPU
+
+Each job is a plain `softprune` command. The order is that of the pages: each gets its first numbers
+early; whoever stops in the middle has a book with fewer rows, not a broken one.
+"""
+
+import itertools
+import sys
+from dataclasses import dataclass
+
+# what fits two cores in half an hour; `paper` takes its own recipe instead
+NARROW = {"cifar10": {"width": 16, "epochs": 14}, "cifar100": {"width": 16, "epochs": 14},
+          "tiny-imagenet-200": {"width": 16, "epochs": 10}}
+SMALL = {"width": 8, "epochs": 5}  # for grids over penalties and seeds
+CLASSES = ("cat", "airplane", "automobile", "bird", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One command and the jobs it waits for."""
+
+    name: str
+    command: str
+    needs: tuple[str, ...] = ()
+    heavy: bool = True  # a training: one at a time on one machine
+
+
+def grid(**options) -> list[dict]:
+    """All combinations of options given as lists."""
+    return [dict(zip(options, values, strict=True)) for values in itertools.product(
+        *options.values())]
+
+
+def train(dataset: str, profile: str, values: dict, without: str = "") -> Job:
+    """A training as a job; its name says its options."""
+    options = "".join(f" -p {k}={v}" for k, v in values.items())
+    name = "-".join([dataset, *(f"{k}={v}" for k, v in values.items()),
+                     *([f"without={without}"] if without else [])])
+    left_out = f" --without {without}" if without else ""
+    return Job(f"train-{name}", f"softprune train --dataset {dataset} --profile {profile}"
+                                f"{left_out}{options}")
+
+
+def after(job: Job, verb: str, more: str = "", heavy: bool = False) -> Job:
+    """`sweep` or `fit` on what a training made."""
+    return Job(job.name.replace("train-", f"{verb}-", 1),
+               job.command.replace("softprune train", f"softprune {verb.split('-')[0]}") + more,
+               (job.name,), heavy)
+
+
+def jobs(profile: str = "laptop") -> list[Job]:
+    """Every heavy run of a profile, in order."""
+    narrow = NARROW if profile == "laptop" else {name: {} for name in NARROW}
+    small = SMALL if profile == "laptop" else {"width": 16}
+    found: list[Job] = []
+    firsts = {"cifar10": "cat", "cifar100": "apple", "tiny-imagenet-200": "goldfish"}
+    for dataset, left_out in firsts.items():
+        original = train(dataset, profile, narrow[dataset])
+        # gates inside take a training's time for all of 100 classes: a fifth or a tenth of them
+        every = {"cifar100": " --every 5", "tiny-imagenet-200": " --every 10"}.get(dataset, "")
+        fits = [after(original, f"fit-{rung}", f" --rung {rung}{every}", heavy=True)
+                for rung in ("calibrated", "best")]
+        reference = train(dataset, profile, narrow[dataset], left_out)
+        names = tuple(j.name for j in (original, *fits, reference))
+        page = Job(f"pages-{dataset}", f"softprune run all --dataset {dataset} --profile {profile}"
+                   + "".join(f" -p {k}={v}" for k, v in narrow[dataset].items()), names)
+        found += [original, *fits, reference, page]
+    # does orthogonality help? penalties x seeds, then strengths over five decades
+    strengths = {"so": 0.01, "ocnn": 0.01, "feature": 0.1, "srip": 0.1}
+    for seed, penalty in itertools.product((0, 1, 2), ("none", "so", "hard", "feature", "ocnn")):
+        told = {"strength": strengths[penalty]} if penalty in strengths else {}
+        found.append(train("cifar10", profile, small | {"penalty": penalty} | told
+                           | {"seed": seed}))
+    for strength in (1e-4, 1e-3, 1e-1, 1.0):
+        found.append(train("cifar10", profile, small | {"penalty": "so", "strength": strength}))
+    found += [after(j, "sweep") for j in found if f"width={small['width']}" in j.name]
+    digits = [train("digits", profile, o | ({"strength": strengths[o["penalty"]]}
+                                            if o["penalty"] in strengths else {}))
+              for o in grid(penalty=["none", "so", "hard", "feature", "ocnn", "srip"],
+                            seed=[0, 1, 2])]
+    found += [*digits, *(after(j, "sweep") for j in digits)]
+    # the full retrained row, seeds, the control, the other architecture, full width
+    for cls in CLASSES[1:]:
+        found.append(train("cifar10", profile, narrow["cifar10"], cls))
+    for o in [*grid(seed=[1, 2]), {"penalty": "none"}]:
+        found.append(train("cifar10", profile, narrow["cifar10"] | o))
+    found.append(train("cifar100", profile, narrow["cifar100"] | {"penalty": "none"}))
+    found.append(train("cifar10", profile, {"architecture": "vgg16"}))
+    if profile == "laptop":  # the profile's own recipe: half width
+        found += [train("cifar10", profile, {}), train("cifar10", profile, {}, "cat"),
+                  train("cifar100", profile, {}), train("tiny-imagenet-200", profile, {})]
+    return found
+
+
+if __name__ == "__main__":
+    for job in jobs(*sys.argv[1:2]):
+        print(job.command)
