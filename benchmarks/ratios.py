@@ -10,11 +10,21 @@ evaluation pass.
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
 
-from softprune import artifacts, channels, datasets, evaluation, models, orthogonality, pruning
+from softprune import (
+    artifacts,
+    channels,
+    datasets,
+    evaluation,
+    ladder,
+    models,
+    orthogonality,
+    pruning,
+)
 from softprune.training import configure
 
 
@@ -63,11 +73,16 @@ def step(model, penalty: str) -> float:
     model.train()
 
     def one(name):
-        loss = F.cross_entropy(model(x), y)
-        if name != "none":
-            loss = loss + 0.01 * orthogonality.penalty(model, name)
+        watched = (models.site_maps(model, lambda m: m.mean((2, 3))) if name == "feature"
+                   else nullcontext())
+        with watched as pooled:
+            loss = F.cross_entropy(model(x), y)
+            if name != "none":
+                loss = loss + 0.01 * orthogonality.penalty(model, name, pooled)
         model.zero_grad()
         loss.backward()
+        if name == "hard":
+            orthogonality.project(model)
 
     one(penalty)
     return ratio(lambda: one(penalty), lambda: one("none"), 7)
@@ -107,6 +122,19 @@ def table(model, images) -> float:
     return ratio(lambda: channels.class_channel_table(model, images), plain, 3)
 
 
+def stored_requests() -> float:
+    """Seconds for all of 200 classes in turn, from stored gates: select, fold, put back."""
+    model = models.build("resnet18", classes=200, channels=3, width=64, side=64).eval()
+    sites = models.choose_sites(model, "late")
+    stored = {c: {s.name: torch.rand(s.channels) for s in sites} for c in range(200)}
+    pruning.plan(model)
+    began = time.perf_counter()
+    for cls in stored:
+        with pruning.folded(model, ladder.request(stored, (cls,))):
+            pass
+    return time.perf_counter() - began
+
+
 def command(words: list[str]) -> float:
     """Seconds of a command that should answer at once."""
     began = time.perf_counter()
@@ -122,12 +150,16 @@ def main() -> None:
     images = fake_images()
     found = [
         ("edit-over-mul", edit(model), "at most 3"),
-        ("table-over-evaluation", table(model, images), "at most 1.3"),
-        ("step-so-over-none", step(model, "so"), "at most 1.10"),
-        ("step-ocnn-over-none", step(model, "ocnn"), "no goal"),
-        ("loader-over-ours", input_pipeline(images), "at least 5"),
+        ("table-over-evaluation", table(model, images), "at most 1.2"),
+        ("step-so-over-none", step(model, "so"), "at most 1.05"),
+        *((f"step-{p}-over-none", step(model, p), "no goal")
+          for p in ("srip", "ocnn", "feature", "hard")),
+        ("loader-over-ours", input_pipeline(images), "at least 10"),
     ]
     rows = [artifacts.row("original", f"ratio-{name}", value, "ratio") for name, value, _ in found]
+    seconds = stored_requests()
+    found.append(("200-requests", seconds, "seconds, at most 1"))
+    rows.append(artifacts.row("best", "time-200-requests", seconds, "s"))
     for name, words in (("help", ["--help"]), ("refusal", ["run", "x", "--dataset", "digits"])):
         seconds = sorted(command(words) for _ in range(5))[2]
         found.append((name, seconds, "seconds, at most 1"))

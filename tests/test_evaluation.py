@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from softprune import evaluation, requests
+from softprune import channels, evaluation, pruning, requests
 
 
 def test_js_is_zero_for_equals_and_one_bit_for_opposites():

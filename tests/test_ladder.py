@@ -109,3 +109,16 @@ def test_summaries_by_hand():
     made = requests.summarise(turn)
     assert made["change-mean"] == pytest.approx(-0.025) and made["n"] == 2
     assert made["change-worst"] == pytest.approx(-0.1) and made["forgotten-worst"] == 0.1
+
+
+def test_reused_prefixes_give_the_outputs_of_the_whole_network(smoke):
+    from softprune import evaluation
+
+    pixels = smoke.images.test_images
+    for sites in ("all", "inner", "conv2", "conv2,conv3"):
+        gates = smoke.gates((3,), sites=sites, fraction=0.4)
+        features, logits = smoke.gated_outputs(gates, "test")
+        with pruning.folded(smoke.model, gates):
+            whole = evaluation.predict(smoke.model, pixels, smoke.images.mean, smoke.images.std)
+        torch.testing.assert_close(features, whole[0], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(logits, whole[1], rtol=1e-4, atol=1e-4)

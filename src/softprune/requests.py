@@ -70,9 +70,29 @@ class Bench:
             gate = gates.get(self.last, torch.ones(features.shape[1]))
             with torch.no_grad():
                 return features, torch.nn.functional.linear(features * gate, fc.weight, fc.bias)
-        pixels, _ = self.images.split(split)
         with pruning.folded(self.model, gates):
-            return evaluation.predict(self.model, pixels, self.images.mean, self.images.std)
+            return self._from(split, next(i for i, (name, _) in enumerate(self.model.parts())
+                                          if name and _holds(name, gates)))
+
+    @torch.inference_mode()
+    def _from(self, split: str, first: int) -> tuple[Tensor, Tensor]:
+        """Features and logits from the part `first` on: what lies before is computed once."""
+        maps = self._maps(split, first)
+        after = self.model.parts()[first:]
+        features = torch.cat([models.run(after, m) for m in maps.split(500)])
+        return features.cpu().clone(), self.model.fc(features).cpu().clone()
+
+    @functools.lru_cache(maxsize=2)  # noqa: B019  a bench lives as long as its notebook
+    def _maps(self, split: str, first: int) -> Tensor:
+        """Maps in front of the part `first`, channels-last; the normalised images if it is 0."""
+        device = next(self.model.parameters()).device
+        pixels = self.images.split(split)[0]
+        before = self.model.parts()[:first]
+        with torch.inference_mode():
+            return torch.cat([
+                models.run(before, x) for x, _ in evaluation.batches(
+                    pixels, self.images.mean, self.images.std, device)]
+            ).contiguous(memory_format=torch.channels_last)
 
     def fold_into_copy(self, gates: pruning.Gates) -> torch.nn.Module:
         """An unlearned model of its own."""
@@ -108,19 +128,23 @@ class Bench:
         few = ladder.pick(labels, total, 0)
         inside = self.inside(gates)
         with pruning.folded(self.model, inside):
-            train, test = self._features(few) if inside else self._plain_features(total)
+            train = self._features(few) if inside else self._plain_features(total)
+        test = self.gated_outputs(inside, "test")[0]
         gate = gates.get(self.last, torch.ones(train.shape[1]))
         head = evaluation.head_refit(train * gate, labels[few], len(self.images.class_names))
         return retained_and_forgotten(head(test * gate), self.images.test_labels, forget)[1]
 
-    def _features(self, few: Tensor) -> list[Tensor]:
+    def _features(self, few: Tensor) -> Tensor:
         pixels = self.images.split("train")[0][few]
-        return [evaluation.predict(self.model, p, self.images.mean, self.images.std)[0]
-                for p in (pixels, self.images.test_images)]
+        return evaluation.predict(self.model, pixels, self.images.mean, self.images.std)[0]
 
     @functools.cache  # noqa: B019  the same for every gate at the last site
-    def _plain_features(self, total: int) -> list[Tensor]:
+    def _plain_features(self, total: int) -> Tensor:
         return self._features(ladder.pick(self.images.split("train")[1], total, 0))
+
+
+def _holds(part: str, gates) -> bool:
+    return any(site == part or site.startswith(f"{part}.") for site in gates)
 
 
 def retained_and_forgotten(logits: Tensor, labels: Tensor, forget) -> tuple[float, float]:
@@ -193,7 +217,7 @@ def candidates(bench: Bench, fractions=FRACTIONS, scores=channels.SCORES) -> lis
     ]
 
 
-def several(bench: Bench, method: str, size: int, draws: int = 10, classes=None,
+def several(bench: Bench, method: str, size: int, draws: int = 5, classes=None,
             **options) -> dict[str, float]:
     """Requests for `size` classes at once, seeded draws: the same numbers as `summarise`."""
     pool = list(range(len(bench.images.class_names)) if classes is None else classes)
