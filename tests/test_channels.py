@@ -73,6 +73,14 @@ def test_tfidf_from_the_table_agrees_with_its_definition():
     torch.testing.assert_close(fast.double(), slow, rtol=1e-4, atol=1e-6)
 
 
+def test_a_class_the_table_does_not_hold_is_refused():
+    table = toy_table(torch.rand(6, 4), torch.arange(6) % 3)
+    table.counts[1] = 0
+    with pytest.raises(UserError, match="knows nothing of class 1"):
+        channels.score(table, "s", (1,))
+    assert torch.isfinite(channels.score(table, "s", (0,), "margin")).all()
+
+
 def test_random_score_is_a_seeded_permutation():
     table = toy_table(torch.rand(10, 5), torch.arange(10) % 2)
     first, again = (channels.score(table, "s", (0,), "random", seed=4) for _ in range(2))

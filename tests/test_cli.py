@@ -8,8 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
-from softprune import artifacts, paths, training
+from softprune import artifacts, ladder, paths, training
 from softprune.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -58,8 +59,9 @@ def test_help_and_refusals_need_no_torch():
 
 
 def test_every_command_shows_an_example():
-    for words in (["train"], ["run"], ["why"], ["forget"], ["results"], ["doctor"],
-                  ["data", "list"], ["data", "fetch"], ["data", "verify"], ["data", "import"]):
+    for words in (["train"], ["fit"], ["sweep"], ["run"], ["why"], ["forget"], ["results"],
+                  ["doctor"], ["data", "list"], ["data", "fetch"], ["data", "verify"],
+                  ["data", "import"]):
         with pytest.raises(SystemExit) as stop:
             main([*words, "--help"])
         assert stop.value.code == 0
@@ -79,6 +81,38 @@ def test_forget_as_a_tool(smoke, tmp_path, capsys):
     assert (model.conv3.weight[closed] == 0).all() and (model.fc.weight[:, closed] == 0).all()
     table = artifacts.load_tensors(artifacts.companion(out, "table"))[0]
     assert all((t[3] == 0).all() for t in table.values()), "the table still holds the class"
+    again = ["forget", "--checkpoint", str(out), "--classes", "four", "--out",
+             str(tmp_path / "b.safetensors")]
+    assert main(again) == 2  # its table no longer holds what a second request needs
+    assert "--classes three,four" in capsys.readouterr().err
+
+
+def test_forget_folds_the_gates_that_were_fitted_for_these_weights(smoke, tmp_path, capsys):
+    source = training.find_checkpoint(training.configure("digits", "smoke"))
+    words = ["forget", "--checkpoint", str(source), "--classes", "six", "--rung", "calibrated",
+             "--out", str(tmp_path / "c.safetensors")]
+    assert main(["fit", "--dataset", "digits", "--profile", "smoke", "--rung", "calibrated",
+                 "--classes", "six"]) == 0
+    assert "fitted" in capsys.readouterr().out
+    assert main(words) == 0
+    model, _ = artifacts.load_checkpoint(tmp_path / "c.safetensors")
+    gates = ladder.load_gates(artifacts.companion(source, "gates-calibrated"))[0]
+    expected = smoke.model.fc.weight * gates[6]["conv3"]
+    torch.testing.assert_close(model.fc.weight, expected)
+    path = artifacts.companion(source, "gates-calibrated")
+    stored, seconds = ladder.load_gates(path)
+    mark = artifacts.load_tensors(path)[1]
+    ladder.save_gates(path, stored, seconds, mark | {"weights": "of another model"})
+    assert main(words) == 2 and "softprune fit" in capsys.readouterr().err
+    path.unlink()
+    assert main(words) == 2 and "softprune fit --rung calibrated" in capsys.readouterr().err
+    assert main([*words[:-1], str(source)]) == 2 and source.exists()
+
+
+def test_fit_and_sweep_need_a_trained_model(capsys):
+    for words in (["fit", "--dataset", "digits"], ["sweep", "--dataset", "digits"]):
+        assert main([*words, "-p", "seed=77"]) == 2
+        assert "softprune train" in capsys.readouterr().err
 
 
 def test_results_csv_has_the_contract_columns(smoke, capsys):

@@ -177,7 +177,10 @@ def judge(claim: dict, dataset: str, method: str) -> dict:
     seconds = r["select"] + r["edit"]
     if kind == "complete":
         text = f"{t['forgotten-mean']:.2f} % mean, {t['forgotten-worst']:.1f} % worst of {t['n']}"
-        holds = t["forgotten-mean"] < 0.05 and t["forgotten-worst"] <= 1
+        images = rows(key=page_key(dataset), method=method, metric="accuracy",
+                      split="forgotten-test", forget=s["forget"])[0]["n"]
+        # one image in hundreds is below a percent; of fifty it is two
+        holds = t["forgotten-mean"] < 0.05 and t["forgotten-worst"] <= max(1, 100 / images) + 1e-9
     elif kind == "retained":
         text = f"{t['change-mean']:+.2f} points mean, {t['change-worst']:+.2f} worst of {t['n']}"
         holds = t["change-mean"] >= -0.5 and t["change-worst"] >= -1

@@ -160,6 +160,9 @@ def score(
     inside = torch.zeros(len(mean), dtype=torch.bool)
     inside[list(forget)] = True
     n = table.counts.float()
+    if not n[inside].all():
+        raise UserError(f"the table knows nothing of class {min(forget)}: it was left out of the "
+                        "training, or forgotten before")
     retained = ~inside & (n > 0)  # a class left out of training has no mean
 
     def pooled(moment, which):

@@ -86,9 +86,9 @@ def build_parser() -> argparse.ArgumentParser:
     forget.add_argument("--rung", default="plain", metavar="plain|calibrated|best",
                         help="gates by score and fraction, or those `softprune fit` stored")
     forget.add_argument("--fraction", type=float, default=0.25)
-    forget.add_argument("--gate", default="rank", metavar="rank|constant|hard")
+    forget.add_argument("--gate", default="rank", metavar="rank|constant|proportional|hard")
     forget.add_argument("--score", default="difference", metavar="NAME")
-    forget.add_argument("--sites", default="last", metavar="last|inner|all|NAME,...")
+    forget.add_argument("--sites", default="last", metavar="last|inner|late|all|NAME,...")
     forget.add_argument("--architecture", help="refuse a checkpoint of another architecture")
 
     results = _command(commands, "results", _results, "all run records as one tidy table",
@@ -307,6 +307,8 @@ def _forget(arguments) -> None:
     from softprune import artifacts, channels, datasets, evaluation, ladder, models, pruning
 
     out = Path(arguments.out)
+    if out.resolve() == Path(arguments.checkpoint).resolve():
+        raise UserError(f"--out {out} is the checkpoint itself: expected another name")
     if out.suffix != ".safetensors":
         raise UserError(f"--out {out}: expected a name that ends in .safetensors")
     ledger = evaluation.TimeLedger()
@@ -314,6 +316,10 @@ def _forget(arguments) -> None:
     model, sidecar = artifacts.load_checkpoint(checkpoint, architecture=arguments.architecture)
     classes = datasets.class_indices(tuple(sidecar["class_names"]), arguments.classes,
                                      sidecar.get("aliases"))
+    if sidecar.get("forgotten"):
+        both = ",".join([*sidecar["forgotten"], *arguments.classes.split(",")])
+        raise UserError(f"{checkpoint.name} has forgotten {', '.join(sidecar['forgotten'])}, and "
+                        f"its table with it: take the original with --classes {both}")
     table = channels.load_table(artifacts.companion(checkpoint, "table"), model)
     sites = models.choose_sites(model, arguments.sites)
     choose("rung", arguments.rung, ("plain", *ladder.RUNGS))
@@ -324,6 +330,8 @@ def _forget(arguments) -> None:
             raise UserError(f"{path} is missing: type `softprune fit --rung {arguments.rung}` "
                             "with the checkpoint's --dataset, --profile and -p")
         stored = ladder.load_gates(path)[0]
+        if artifacts.load_tensors(path)[1].get("weights") != sidecar["sha256"]:
+            raise UserError(f"{path.name} was fitted for other weights: type `softprune fit` again")
     with ledger.part("select"):
         if stored:
             gates = ladder.request(stored, classes)

@@ -79,10 +79,10 @@ def so_batched(weights: list[Tensor]) -> Tensor:
 
 
 def spectral(residual: Tensor, steps: int = 6) -> Tensor:
-    """Largest |eigenvalue| of symmetric matrices (layers, r, r) by power iteration: (layers,).
+    """Largest absolute eigenvalue of symmetric matrices (layers, r, r), (layers,).
 
-    The vector is found without gradient; the norm of A v then has the right one. |A v|, not
-    v^T A v: two eigenvalues of opposite sign and like size would cancel in the latter.
+    By power iteration. The vector is found without gradient; the norm of A v then has the right
+    one. Not v^T A v: two eigenvalues of opposite sign and like size would cancel in it.
     """
     generator = torch.Generator().manual_seed(0)
     start = torch.randn(residual.shape[0], residual.shape[1], 1, generator=generator)

@@ -25,7 +25,8 @@ class Bench:
 
     def __init__(self, checkpoint: Path, images: datasets.ImageSet):
         self.model, self.sidecar = artifacts.load_checkpoint(checkpoint)
-        if self.sidecar["data_hash"] != images.data_hash:
+        if self.sidecar["config"]["dataset"] != images.name or tuple(
+                self.sidecar["class_names"]) != images.class_names:
             raise UserError(
                 f"{checkpoint.name} was trained on other data than the {images.name} that is here"
             )
@@ -184,7 +185,7 @@ def summarise(turn: dict[str, list]) -> dict[str, float]:
 
 
 def judged(bench: Bench, method: str = "soft", split: str = "test", classes=None, **choice) -> dict:
-    """One setting of a method for all classes in turn: the choice with its `summarise`d numbers."""
+    """One setting of a method for all classes in turn: the choice and its `summarise` numbers."""
     turn = in_turn(bench, lambda c: bench.method_logits(method, (c,), split, **choice), split,
                    classes)
     return choice | summarise(turn)

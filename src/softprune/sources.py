@@ -174,7 +174,7 @@ def import_folder(folder: Path, name: str, side: int | None = None, progress=Non
     Raises:
         UserError: a missing split, classes that differ, an unreadable image, mixed sizes.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     folder = Path(folder)
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
@@ -189,13 +189,14 @@ def import_folder(folder: Path, name: str, side: int | None = None, progress=Non
     classes = {s: sorted(p.name for p in (folder / s).iterdir() if p.is_dir()) for s in
                ("train", "test")}
     if classes["train"] != classes["test"] or len(classes["train"]) < 2:
-        raise UserError(
-            f"{folder}: train has the classes {classes['train'][:5]}, test {classes['test'][:5]}: "
-            "expected the same two or more in both"
-        )
+        odd = sorted(set(classes["train"]) ^ set(classes["test"]))[:5]
+        raise UserError(f"{folder}: expected the same two or more classes in train and test; "
+                        + (f"only in one of them: {', '.join(odd)}" if odd else "found fewer"))
     slugs = [class_slug(c) for c in classes["train"]]
-    if len(set(slugs)) < len(slugs):
-        raise UserError(f"{folder}: two class folders have the same lower-case name")
+    if len(set(slugs)) < len(slugs) or "" in slugs:
+        raise UserError(f"{folder}: expected class folders whose names differ in a-z and 0-9")
+    if side is not None and side < 1:
+        raise UserError(f"--size {side}: expected a whole number of pixels >= 1")
     files = [
         (split, label, path)
         for split in ("train", "test")
@@ -207,7 +208,7 @@ def import_folder(folder: Path, name: str, side: int | None = None, progress=Non
     shape = None
     for split, label, path in progress(files) if progress else files:
         try:
-            image = Image.open(path).convert("RGB")
+            image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
         except (UnidentifiedImageError, OSError) as error:
             raise UserError(f"{path} is not an image that can be read") from error
         if side:
@@ -248,10 +249,13 @@ def fetch(name: str, source: Path | None = None, progress=None) -> Path:
     entry = catalog()[name]["archive"]
     if source is not None and Path(source).is_dir():
         own_layout = name == "tiny-imagenet-200"
+        if not own_layout and not (Path(source) / "train").is_dir():
+            raise UserError(f"{source}: expected {entry['file']}, or a folder with "
+                            "train/<class>/* and test/<class>/*")
         return DECODERS[name](Path(source)) if own_layout else import_folder(Path(source), name)
     archive = Path(source) if source else paths.cache() / "downloads" / entry["file"]
     if source and not archive.exists():
-        raise UserError(f"{archive} does not exist: expected {entry['file']} or its folder")
+        raise UserError(f"{archive} does not exist: expected {entry['file']}")
     if not source and not archive.exists():
         download(entry["url"], archive, progress)
     found = _md5(archive)
