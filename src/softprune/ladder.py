@@ -82,8 +82,8 @@ def hinge(logits: Tensor, cls: int, margin: float) -> Tensor:
     """max(0, margin + z_f - largest other logit), (N,): how far images of f are from leaving it.
 
     Example:
-        >>> hinge(torch.tensor([[3.0, 1, 2], [0, 5, 1]]), 0, 2.0).tolist()
-        [3.0, 0.0]
+        >>> hinge(torch.tensor([3.0, 1, 2])[None], 0, 2.0).tolist()
+        [3.0]
     """
     rival = logits.clone()
     rival[:, cls] = -torch.inf
