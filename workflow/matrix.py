@@ -66,6 +66,7 @@ def jobs(profile: str = "laptop") -> list[Job]:
         reference = train(dataset, profile, narrow[dataset], left_out)
         names = tuple(j.name for j in (original, *fits, reference))
         page = Job(f"pages-{dataset}", f"softprune run all --dataset {dataset} --profile {profile}"
+                   f" -p forget={left_out}"
                    + "".join(f" -p {k}={v}" for k, v in narrow[dataset].items()), names)
         found += [original, *fits, reference, page]
     # does orthogonality help? penalties x seeds, then strengths over five decades

@@ -56,7 +56,11 @@ class FitOptions:
 
 
 def options(rung: str, dataset: str) -> FitOptions:
-    """The setting of a rung: one for all classes, chosen on validation splits."""
+    """The setting of a rung, one for all classes.
+
+    Margin, steps and rate come from trials on test accuracies of a few classes, which the book
+    says; on digits `keep` was chosen on the validation split.
+    """
     choose("rung", rung, RUNGS)
     if rung == "calibrated":  # features alone: large batches cost nothing
         return FitOptions(sites="last", margin=3.0, steps=150, rate=0.05, retained=1000,
