@@ -258,10 +258,7 @@ def _wanted(arguments) -> dict[str, dict]:
     """Parameters by stage, checked before anything starts."""
     from softprune import catalog, notebooks
 
-    stages = list(notebooks.STAGES)
-    if arguments.stage != "all":
-        choose("stage", arguments.stage, [*stages, "all"])
-        stages = stages[: stages.index(arguments.stage) + 1]
+    stages = notebooks.needed(arguments.stage)
     choose("data set", arguments.dataset, catalog.known())
     given = assignments(arguments.parameters)
     pages = {s: notebooks.page_metadata(notebooks.published(s, arguments.dataset)).get(

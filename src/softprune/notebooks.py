@@ -18,7 +18,10 @@ from softprune import artifacts, catalog, paths
 from softprune.errors import UserError, choose
 from softprune.profiles import PROFILES
 
+# the walkthrough, in the order it is executed: what `all` means
 STAGES = ("orthogonal-training", "channel-identification", "soft-pruning", "membership-inference")
+# pages beside it, with the number of their notebook: each needs a trained model, not the others
+BESIDE = {}
 # what a stage imports, so that a change of a figure does not make a training stale
 MODULES = {
     "orthogonal-training": ("training", "orthogonality", "models", "datasets", "profiles"),
@@ -32,8 +35,19 @@ BADGES = {"smoke": "smoke profile: a test run, not a result",
 
 def template(stage: str) -> Path:
     """The template of a stage, `notebooks/NN-<stage>.ipynb`."""
-    choose("stage", stage, STAGES)
-    return paths.root() / "notebooks" / f"{STAGES.index(stage) + 1:02d}-{stage}.ipynb"
+    choose("stage", stage, [*STAGES, *BESIDE])
+    number = BESIDE[stage] if stage in BESIDE else STAGES.index(stage) + 1
+    return paths.root() / "notebooks" / f"{number:02d}-{stage}.ipynb"
+
+
+def needed(stage: str) -> list[str]:
+    """The stages to execute for `stage` (or for `all`), in order, itself the last."""
+    if stage == "all":
+        return list(STAGES)
+    choose("stage", stage, [*STAGES, *BESIDE, "all"])
+    if stage in BESIDE:
+        return [STAGES[0], stage]
+    return list(STAGES[: STAGES.index(stage) + 1])
 
 
 def published(stage: str, dataset: str) -> Path:
@@ -130,7 +144,7 @@ def key_parts(stage: str, values: dict, dataset_hash: str) -> dict[str, str]:
     from importlib.metadata import version
 
     code = "\n".join(c.source for c in read(template(stage)).cells if c.cell_type == "code")
-    modules = [m for s in STAGES[: STAGES.index(stage) + 1] for m in MODULES[s]]
+    modules = [m for s in needed(stage) for m in MODULES[s]]
     return {
         "notebook code": hashlib.sha256(code.encode()).hexdigest()[:16],
         "parameters": artifacts.short_hash(values),
