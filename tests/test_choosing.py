@@ -19,17 +19,30 @@ def own_root(monkeypatch, tmp_path):
     return tmp_path
 
 
-def trial(left, change):
-    return {"left": left, "change-mean": change}
+def trial(forgotten, inside, change):
+    return {"forgotten-mean": forgotten, "left": max(forgotten, inside), "change-mean": change}
 
 
 def test_the_rule_by_hand():
-    loose, tight, costly = trial(0.02, 0.0), trial(0.01, -0.01), trial(0.0, -0.02)
-    assert choosing.prefer([loose, tight, costly]) is tight
-    assert choosing.prefer([costly, tight]) is tight
-    assert choosing.prefer([trial(0.05, 0.0), loose]) is loose, "none within: the least left"
-    first, second = trial(0.0, -0.01), trial(0.005, -0.01)
-    assert choosing.prefer([first, second]) is first
+    met, cheaper = trial(0.01, 0.0, -0.004), trial(0.0, 0.01, -0.003)
+    hiding, worse = trial(0.0, 0.3, 0.01), trial(0.0, 0.4, 0.02)
+    costly, dear = trial(0.0, 0.01, -0.01), trial(0.01, 0.01, -0.02)
+    loose = trial(0.02, 0.02, 0.0)
+    every = [loose, dear, costly, worse, hiding, met, cheaper]
+    for expected in (cheaper, met, hiding, worse, costly, dear, loose):
+        assert choosing.prefer(every) is expected
+        every.remove(expected)
+        if not every:
+            break
+    twin = dict(met)
+    assert choosing.prefer([met, twin]) is met, "the first of equals"
+
+
+def test_an_axis_changes_one_thing():
+    base = ladder.base("best", "cifar10")
+    assert choosing.changed(base, {"margin": 9.0}) == dataclasses.replace(base, margin=9.0)
+    assert choosing.changed(base, {"sites": "+last"}).sites == "late,last"
+    assert choosing.changed(base, {}) == base
 
 
 def test_the_sample_is_spread_and_small():
