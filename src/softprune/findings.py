@@ -99,5 +99,5 @@ def beside_retrained(dataset: str, width: int, method: str, forget: str) -> dict
 
 def helpers() -> dict:
     """What pages may call."""
-    return {"trials": trials, "inside_only": inside_only, "over_seeds": over_seeds, "beside_retrained": beside_retrained,
-            "rungs": ladder.RUNGS}
+    return {"trials": trials, "inside_only": inside_only, "over_seeds": over_seeds,
+            "beside_retrained": beside_retrained, "rungs": ladder.RUNGS}

@@ -23,7 +23,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from softprune import (
-    artifacts, catalog, channels, datasets, evaluation, models, orthogonality, paths,
+    artifacts,
+    catalog,
+    channels,
+    datasets,
+    evaluation,
+    models,
+    orthogonality,
+    paths,
 )
 from softprune.devices import has_fast_bfloat16, pick_device
 from softprune.errors import UserError, choose
