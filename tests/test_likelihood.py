@@ -16,6 +16,11 @@ def simulated(models=64, images=400, distance=1.0, seed=0):
     return rng.normal(0, 1, (models, images)) + distance * member, member
 
 
+def in_turn(phi, member, **options):
+    return likelihood.each_in_turn(len(phi), member, lambda k, rest: likelihood.lira(
+        phi[k], phi[rest], member[rest], **options))
+
+
 def pooled_auc(results):
     return np.mean([roc.delong(a, b)[0] for a, b in results])
 
@@ -52,7 +57,7 @@ def test_two_sided_offline_is_worse_and_one_sided_is_ours():
 
 def test_online_with_many_models_reaches_the_best_test_there_is():
     phi, member = simulated(models=256, images=300)
-    results = likelihood.each_in_turn(phi, member, likelihood.lira)
+    results = in_turn(phi, member)
     assert pooled_auc(results) == pytest.approx(norm.cdf(1 / math.sqrt(2)), abs=0.01)
 
 
@@ -72,8 +77,7 @@ def test_online_by_hand():
 @pytest.mark.parametrize("mode", likelihood.MODES)
 def test_shuffled_labels_give_one_half_and_a_planted_leak_is_found(mode, variance):
     def attack(phi, member):
-        return pooled_auc(likelihood.each_in_turn(
-            phi, member, lambda t, p, m: likelihood.lira(t, p, m, mode, variance)))
+        return pooled_auc(in_turn(phi, member, mode=mode, variance=variance))
 
     phi, member = simulated(models=32, images=600, seed=1)
     assert attack(phi, member) > 0.68
@@ -105,12 +109,8 @@ def test_rmia_finds_a_planted_leak_and_nothing_without_one():
     p, population = sigmoid(phi), sigmoid(np.random.default_rng(4).normal(0, 1, (16, 200)))
 
     def auc(who):
-        made = []
-        for k in range(16):
-            rest = np.arange(16) != k
-            score = likelihood.rmia(p[k], p[rest], who[rest], population[k], population[rest])
-            made.append(roc.delong(score[who[k]], score[~who[k]])[0])
-        return np.mean(made)
+        return pooled_auc(likelihood.each_in_turn(16, who, lambda k, rest: likelihood.rmia(
+            p[k], p[rest], who[rest], population[k], population[rest])))
 
     assert auc(member) > 0.7
     assert abs(auc(np.random.default_rng(5).permuted(member, axis=0)) - 0.5) < 0.03
@@ -134,7 +134,7 @@ def test_a_masked_class_gives_the_same_score_for_every_image():
     labels = torch.ones(40, dtype=torch.long)
     phi = likelihood.scaled_confidence(z, labels).numpy()
     member = np.arange(6)[:, None] % 2 == np.arange(40)[None] % 2
-    for inside, outside in likelihood.each_in_turn(phi, member, likelihood.lira):
+    for inside, outside in in_turn(phi, member):
         assert roc.delong(inside, outside)[0] == 0.5
     assert torch.isfinite(likelihood.neighbour_confidence(z, labels)).all()
 

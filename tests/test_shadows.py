@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from softprune import cli, likelihood, roc, shadows, training
+from softprune import cli, evaluation, shadows, targets, training
 from softprune.errors import UserError
 
 
@@ -59,7 +59,7 @@ def test_the_same_seed_gives_the_same_model_and_what_is_there_stays(small, tmp_p
 def test_answers_of_every_method(small):
     methods = ("original", "head-mask", "random-channels", "hard", "soft", "calibrated",
                "retrained")
-    answers = shadows.ask(small, 3, methods, retained=50, fraction=0.25)
+    answers = targets.ask(small, 3, methods, retained=50, fraction=0.25)
     assert set(answers.pool) == set(methods)
     assert len(answers.pool["retrained"]) == 2 and len(answers.pool["soft"]) == 8
     own = answers.labels == 3
@@ -70,11 +70,23 @@ def test_answers_of_every_method(small):
     assert (guesses == 3).double().mean() < 0.05
     # what was asked of the original is what the model says
     z = small.model(2)
-    from softprune import evaluation
-
     few = (small.labels == 3).nonzero().squeeze(1)
     said = evaluation.predict(z, small.pixels[few], small.images.mean, small.images.std)[1]
     assert torch.allclose(answers.pool["original"][2][own], said, atol=1e-5)
+
+
+def test_a_retrained_target_leaks_nothing_and_a_mask_gives_one_half(small):
+    answers = targets.ask(small, 3, ("original", "head-mask", "soft", "retrained"), retained=50,
+                          fraction=0.25)
+    for name in ("lira-online", "lira-offline", "rmia"):
+        assert targets.attack(answers, "head-mask", name).auc == 0.5
+        assert abs(targets.attack(answers, "retrained", name).auc - 0.5) < 0.12
+    swapped = targets.Answers(
+        forget=3, labels=answers.labels, held_labels=answers.held_labels,
+        member=np.roll(answers.member, 1, 1), pool=answers.pool, held=answers.held)
+    assert abs(targets.attack(swapped, "original", "lira-online").auc - 0.5) < 0.1
+    with pytest.raises(UserError, match="rmia"):
+        targets.attack(answers, "soft", "loss")
 
 
 def test_gates_come_from_what_the_shadow_itself_has_seen(small):
@@ -90,10 +102,11 @@ def test_wrong_labels_are_remembered_and_the_attack_finds_them(digits):
     made = shadows.open_set(config, digits, count=8, retrained=0, pool=200, noise=0.4, epochs=40,
                             batch_size=20)
     shadows.train_missing(made)
-    answers = shadows.ask(made, 3, ("original",), retained=150)
-    phi = likelihood.scaled_confidence(answers.pool["original"], answers.labels).numpy()
-    results = likelihood.each_in_turn(phi, answers.member, likelihood.lira)
-    assert np.mean([roc.delong(a, b)[0] for a, b in results]) > 0.65
+    answers = targets.ask(made, 3, ("original",), retained=150)
+    for name in ("lira-online", "lira-offline", "rmia"):
+        leak = targets.attack(answers, "original", name, retained=True)
+        assert leak.auc > 0.65 and leak.low > 0.5, name
+        assert len(leak.aucs) == 8 and len(leak.members) == len(leak.others) == 8 * 75
 
 
 def test_the_command_says_what_it_made(capsys):

@@ -111,15 +111,14 @@ def rmia(target: np.ndarray, p: np.ndarray, member: np.ndarray, target_populatio
     return np.searchsorted(against, ratio / gamma, side="right") / len(against)
 
 
-def each_in_turn(phi: np.ndarray, member: np.ndarray, score) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Every model as the target, the others as its shadows: (member scores, other scores) of each.
+def each_in_turn(count: int, member: np.ndarray, score) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Models 0 to `count` - 1 as the target: (scores of members, scores of others) of each.
 
     Args:
-        score: (target's row, other rows, their membership) -> (N,) scores.
+        score: (target's index, mask (K,) of all models but the target) -> (N,) scores.
     """
     results = []
-    for k in range(len(phi)):
-        rest = np.arange(len(phi)) != k
-        made = score(phi[k], phi[rest], member[rest])
+    for k in range(count):
+        made = score(k, np.arange(len(member)) != k)
         results.append((made[member[k]], made[~member[k]]))
     return results

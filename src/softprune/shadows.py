@@ -1,4 +1,4 @@
-"""Shadow models: many small trainings on random halves of one pool, and what they answer.
+"""Shadow models: many small trainings on random halves of one pool.
 
     softprune shadows --dataset cifar10 -p width=16
 
@@ -19,8 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from softprune import artifacts, channels, datasets, evaluation, ladder, models, paths, pruning
-from softprune import training
+from softprune import artifacts, datasets, ladder, models, paths, training
 from softprune.errors import UserError
 from softprune.profiles import shadow_defaults
 
@@ -99,7 +98,8 @@ class Shadows:
 
     def path(self, k: int, without: int | None = None) -> Path:
         """The weights of model k, or of its retrained twin."""
-        return self.folder / f"{k:03d}{'' if without is None else f'-without-{without}'}.safetensors"
+        left_out = "" if without is None else f"-without-{without}"
+        return self.folder / f"{k:03d}{left_out}.safetensors"
 
     def seen(self, k: int, without: int | None = None) -> Tensor:
         """Indices into the pool of what model k was trained on."""
@@ -190,101 +190,3 @@ def train_one(shadows: Shadows, k: int, without: int | None = None) -> nn.Module
                              epoch)
     artifacts.round_to_half(model)
     return model.eval()
-
-
-# --- what they answer ----------------------------------------------------------------------------
-
-PLAIN = ("soft", "hard", "random-channels")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answers:
-    """Logits of every model of a set on the pool and on held-out images, by method."""
-
-    forget: int
-    labels: Tensor  # (N,) of the pool's images that were asked
-    member: np.ndarray  # (count, N)
-    held_labels: Tensor  # (M,) of held-out images
-    pool: dict[str, Tensor]  # method -> (count, N, C); `retrained` has fewer models
-    held: dict[str, Tensor]  # method -> (count, M, C)
-
-
-def ask(shadows: Shadows, forget: int, methods, *, retained: int = 1000, held: int = 1000,
-        log: Callable[[str], None] | None = None, **options) -> Answers:
-    """Every model's logits before and after forgetting one class.
-
-    Args:
-        methods: `original`, `head-mask`, those of `PLAIN`, rungs of the ladder; `retrained` where
-            the set has twins without the class.
-        retained: pool images of other classes that are asked too, for the retained data.
-        held: test images of the class and as many of the others, seen by no model.
-        options: of `pruning.make_gates` for the plain methods.
-    """
-    asked = torch.cat([(shadows.labels == forget).nonzero().squeeze(1),
-                       _some(shadows.labels != forget, retained)])
-    test_pixels, test_labels = shadows.images.split("test")
-    others = torch.cat([_some(test_labels == forget, held), _some(test_labels != forget, held)])
-    pixels = torch.cat([shadows.pixels[asked], test_pixels[others]])
-    made = {m: [] for m in methods}
-    for k in range(shadows.plan.count):
-        for method, logits in _answers(shadows, k, forget, methods, pixels, options):
-            made[method].append(logits)
-        if log:
-            log(f"answers of model {k + 1} of {shadows.plan.count}")
-    stacked = {m: torch.stack(rows) for m, rows in made.items() if rows}
-    n = len(asked)
-    return Answers(forget=forget, labels=shadows.labels[asked], held_labels=test_labels[others],
-                   member=shadows.member[:, asked.numpy()],
-                   pool={m: z[:, :n] for m, z in stacked.items()},
-                   held={m: z[:, n:] for m, z in stacked.items()})
-
-
-def _some(which: Tensor, most: int) -> Tensor:
-    found = which.nonzero().squeeze(1)
-    order = torch.randperm(len(found), generator=torch.Generator().manual_seed(0))
-    return found[order[:most].sort().values]
-
-
-def _answers(shadows: Shadows, k: int, forget: int, methods, pixels: Tensor, options):
-    """(method, logits (N, C)) of one model."""
-    images = shadows.images
-    model = shadows.model(k)
-    features, logits = evaluation.predict(model, pixels, images.mean, images.std)
-    seen = shadows.seen(k)
-    own = part(images, shadows.pixels[seen], shadows.labels[seen])
-    table = None
-    for method in methods:
-        if method == "original":
-            yield method, logits
-        elif method == "head-mask":
-            yield method, evaluation.head_mask(logits, (forget,))
-        elif method == "retrained":
-            if k < shadows.plan.retrained and shadows.path(k, forget).exists():
-                twin = shadows.model(k, forget)
-                yield method, evaluation.predict(twin, pixels, images.mean, images.std)[1]
-        else:
-            if method in ladder.RUNGS:
-                fitter = ladder.Fitter(model, own, ladder.options(method, images.name))
-                gates = fitter.fit(forget)
-            else:
-                table = table or channels.class_channel_table(model, own)
-                gates = plain_gates(model, table, forget, method, options)
-            yield method, gated_logits(model, gates, features, pixels, images)
-
-
-def plain_gates(model, table, forget: int, method: str, options: dict) -> pruning.Gates:
-    """Gates of one of `PLAIN`, at the sites that `options` name."""
-    changed = {"soft": {}, "hard": {"gate": "hard"}, "random-channels": {"score": "random"}}
-    values = dict(options | changed[method])
-    sites = models.choose_sites(model, values.pop("sites", "last"))
-    return pruning.make_gates(table, sites, (forget,), **values)
-
-
-def gated_logits(model, gates: pruning.Gates, features: Tensor, pixels: Tensor, images) -> Tensor:
-    """Logits (N, C) under gates; at the last site alone from the features that are there."""
-    last = model.sites()[-1].name
-    if set(gates) == {last}:
-        with torch.no_grad():
-            return model.fc(features * gates[last])
-    with pruning.folded(model, gates):
-        return evaluation.predict(model, pixels, images.mean, images.std)[1]
