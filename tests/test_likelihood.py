@@ -86,6 +86,35 @@ def test_shuffled_labels_give_one_half_and_a_planted_leak_is_found(mode, varianc
     assert abs(attack(phi, shuffled) - 0.5) < 5 * error
 
 
+def test_several_numbers_at_once_have_their_closed_form():
+    """AUC = Phi(sqrt(d' S^-1 d / 2)): correlated numbers, of which each alone tells little."""
+    rng = np.random.default_rng(0)
+    covariance = np.array([[1.0, 0.8], [0.8, 1.0]])
+    shift = np.array([0.6, -0.2])
+    models, images = 200, 300
+    member = rng.permuted(np.tile(np.arange(models) % 2 == 0, (images, 1)), axis=1).T
+    phi = rng.multivariate_normal([0, 0], covariance, (models, images)) + member[..., None] * shift
+    auc = pooled_auc(likelihood.each_in_turn(40, member, lambda k, rest: likelihood.lira_vector(
+        phi[k], phi[rest], member[rest])))
+    expected = norm.cdf(math.sqrt(shift @ np.linalg.solve(covariance, shift) / 2))
+    assert auc == pytest.approx(expected, abs=0.015)
+    one = pooled_auc(likelihood.each_in_turn(40, member, lambda k, rest: likelihood.lira(
+        phi[k, :, 0], phi[rest, :, 0], member[rest])))
+    assert one < expected - 0.04
+    shuffled = np.random.default_rng(2).permuted(member, axis=0)
+    none = pooled_auc(likelihood.each_in_turn(40, shuffled, lambda k, rest: likelihood.lira_vector(
+        phi[k], phi[rest], shuffled[rest])))
+    assert abs(none - 0.5) < 0.02
+
+
+def test_the_others_are_read_without_the_own_class():
+    z = torch.tensor([[0.7, 0.2, 0.1], [0.7, 0.2, 0.1]], dtype=torch.float64).log()
+    found = likelihood.other_confidences(torch.stack([z, z]), torch.tensor([0, 2]))
+    assert found.shape == (2, 2, 2)
+    assert found[0, 0].exp().tolist() == pytest.approx([2 / 3, 1 / 3])
+    assert found[1, 1].exp().tolist() == pytest.approx([7 / 9, 2 / 9])
+
+
 def test_rmia_by_hand():
     p = np.array([[0.8], [0.2]])
     member = np.array([[True], [False]])

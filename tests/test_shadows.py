@@ -58,8 +58,12 @@ def test_the_same_seed_gives_the_same_model_and_what_is_there_stays(small, tmp_p
 
 def test_answers_of_every_method(small):
     methods = ("original", "head-mask", "random-channels", "hard", "soft", "calibrated",
-               "retrained")
+               "calibrated-masked", "retrained")
     answers = targets.ask(small, 3, methods, retained=50, fraction=0.25)
+    masked = answers.pool["calibrated-masked"]
+    others = [c for c in range(10) if c != 3]
+    assert torch.isinf(masked[..., 3]).all()
+    assert torch.equal(masked[..., others], answers.pool["calibrated"][..., others])
     assert set(answers.pool) == set(methods)
     assert len(answers.pool["retrained"]) == 2 and len(answers.pool["soft"]) == 8
     own = answers.labels == 3

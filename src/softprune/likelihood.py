@@ -85,6 +85,38 @@ def lira(target: np.ndarray, phi: np.ndarray, member: np.ndarray, mode: str = "o
     return (out_z**2 - in_z**2) / 2 + np.log(np.maximum(out_sd, tiny) / np.maximum(in_sd, tiny))
 
 
+def other_confidences(logits: Tensor, labels: Tensor) -> Tensor:
+    """Log-probabilities among the classes that are not the image's own, (…, N, C - 1).
+
+    All that a mask on the class's logit leaves to be read.
+    """
+    own = torch.nn.functional.one_hot(labels, logits.shape[-1]).bool().expand(logits.shape)
+    rest = logits.double()[~own].view(*logits.shape[:-1], -1)
+    return rest.log_softmax(-1).clamp_min(-60)
+
+
+def lira_vector(target: np.ndarray, phi: np.ndarray, member: np.ndarray) -> np.ndarray:
+    """Online LiRA on several numbers an image at once: Gaussians with one covariance, (N,).
+
+    score = (m_in - m_out)' S^-1 (target - (m_in + m_out) / 2), with S pooled over all images and
+    both sides, a little of its diagonal added.
+
+    Args:
+        target: (N, D). phi: (K, N, D) of the shadows. member: (K, N).
+    """
+    seen = member[..., None]
+    sides = []
+    for which in (seen, ~seen):
+        mean = np.where(which, phi, 0).sum(0) / which.sum(0)
+        sides.append((mean, np.where(which, phi - mean, 0).reshape(-1, phi.shape[-1])))
+    (inside, rest_in), (outside, rest_out) = sides
+    residual = np.concatenate([rest_in, rest_out])
+    covariance = residual.T @ residual / member.size
+    ridge = 1e-3 * np.trace(covariance) / len(covariance) + 1e-12
+    solved = np.linalg.solve(covariance + ridge * np.eye(len(covariance)), (inside - outside).T).T
+    return (solved * (target - (inside + outside) / 2)).sum(1)
+
+
 def rmia(target: np.ndarray, p: np.ndarray, member: np.ndarray, target_population: np.ndarray,
          population: np.ndarray, mode: str = "online", offline_a: float = 0.3,
          gamma: float = 1.0) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Closed channels cut out of the network: smaller tensors, the same outputs, nothing left to revive.
+"""Closed channels cut out of the network: the same outputs, nothing left in the file to revive.
 
 A channel closed at a batch norm (gamma = beta = 0 after `pruning.erase_closed`) is 0 in every map,
 so its kernel's row and its readers' columns can go; which tensors hang together is found by
@@ -8,7 +8,6 @@ gate (a residual net's stem and the ends of its stages), other layers still read
 
 import copy
 
-import torch
 from torch import Tensor, nn
 
 from softprune import models, pruning

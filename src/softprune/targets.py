@@ -14,6 +14,8 @@ from softprune.errors import choose
 from softprune.shadows import Shadows, part
 
 PLAIN = ("soft", "hard", "random-channels")
+# a rung with the class's output closed as well: `best-masked`
+MASKED = "-masked"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +35,8 @@ def ask(shadows: Shadows, forget: int, methods, *, retained: int = 1000, held: i
     """Every model's logits before and after forgetting one class.
 
     Args:
-        methods: `original`, `head-mask`, those of `PLAIN`, rungs of the ladder; `retrained` where
-            the set has twins without the class.
+        methods: `original`, `head-mask`, those of `PLAIN`, rungs of the ladder, also with
+            `MASKED` at the end; `retrained` where the set has twins without the class.
         retained: pool images of other classes that are asked too, for the retained data.
         held: test images of the class and as many of the others, seen by no model.
         options: of `pruning.make_gates` for the plain methods.
@@ -71,7 +73,7 @@ def _answers(shadows: Shadows, k: int, forget: int, methods, pixels: Tensor, opt
     features, logits = evaluation.predict(model, pixels, images.mean, images.std)
     seen = shadows.seen(k)
     own = part(images, shadows.pixels[seen], shadows.labels[seen])
-    table = None
+    table, fitted = None, {}
     for method in methods:
         if method == "original":
             yield method, logits
@@ -82,13 +84,17 @@ def _answers(shadows: Shadows, k: int, forget: int, methods, pixels: Tensor, opt
                 twin = shadows.model(k, forget)
                 yield method, evaluation.predict(twin, pixels, images.mean, images.std)[1]
         else:
-            if method in ladder.RUNGS:
-                fitter = ladder.Fitter(model, own, ladder.options(method, images.name))
-                gates = fitter.fit(forget)
+            rung = method.removesuffix(MASKED)
+            if rung in ladder.RUNGS:
+                if rung not in fitted:
+                    options_ = ladder.options(rung, images.name)
+                    fitted[rung] = ladder.Fitter(model, own, options_).fit(forget)
+                gates = fitted[rung]
             else:
                 table = table or channels.class_channel_table(model, own)
                 gates = plain_gates(model, table, forget, method, options)
-            yield method, gated_logits(model, gates, features, pixels, images)
+            z = gated_logits(model, gates, features, pixels, images)
+            yield method, evaluation.head_mask(z, (forget,)) if method.endswith(MASKED) else z
 
 
 def plain_gates(model, table, forget: int, method: str, options: dict) -> pruning.Gates:
@@ -111,7 +117,9 @@ def gated_logits(model, gates: pruning.Gates, features: Tensor, pixels: Tensor, 
 
 # --- the attacks ---------------------------------------------------------------------------------
 
-ATTACKS = ("lira-online", "lira-offline", "rmia", "lira-neighbour")
+ATTACKS = ("lira-online", "lira-offline", "rmia", "lira-neighbour", "lira-others")
+# the same question without shadows: what knowing other models is worth
+ALONE = "threshold"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +141,8 @@ def attack(answers: Answers, method: str, name: str, *, retained: bool = False,
     """One attack on every target of a method.
 
     Args:
-        name: of `ATTACKS`; `lira-neighbour` reads the likeliest class among the others.
+        name: of `ATTACKS`; `lira-neighbour` reads the likeliest class among the others,
+            `lira-others` all of them. `ALONE` reads the target's own confidence and no shadow's.
         retained: ask about images of the other classes (T5), not of the forgotten one (T1).
         against: the shadows that retrained targets are compared with, since retrained models
             have no "in" of their own: an unlearned method.
@@ -141,11 +150,13 @@ def attack(answers: Answers, method: str, name: str, *, retained: bool = False,
     Raises:
         UserError: unknown attack; too few shadows for an image.
     """
-    choose("attack", name, ATTACKS)
+    choose("attack", name, [*ATTACKS, ALONE])
     which = ((answers.labels == answers.forget) != retained).numpy()
     held = ((answers.held_labels == answers.forget) != retained).numpy()
-    statistic = {"rmia": probability, "lira-neighbour": likelihood.neighbour_confidence}.get(
-        name, likelihood.scaled_confidence)
+    statistic = {
+        "rmia": probability, "lira-neighbour": likelihood.neighbour_confidence,
+        "lira-others": likelihood.other_confidences,
+    }.get(name, likelihood.scaled_confidence)
     reference = against if method == "retrained" else method
     labels = answers.labels[which]
     target = statistic(answers.pool[method][:, which], labels).numpy()
@@ -160,6 +171,10 @@ def attack(answers: Answers, method: str, name: str, *, retained: bool = False,
         if name == "rmia":
             return likelihood.rmia(target[k], shadow[rest], member[rest], target_population[k],
                                    population[rest])
+        if name == ALONE:
+            return target[k]
+        if name == "lira-others":
+            return likelihood.lira_vector(target[k], shadow[rest], member[rest])
         mode = "offline" if name == "lira-offline" else "online"
         return likelihood.lira(target[k], shadow[rest], member[rest], mode, variance)
 
