@@ -77,9 +77,42 @@ def test_erasing_closed_channels_changes_no_output(lively):
     pruning.fold(model, gates)
     folded = logits(model, batch)
     assert pruning.erase_closed(model, gates) > 0
-    torch.testing.assert_close(logits(model, batch), folded, rtol=1e-4, atol=1e-5)
+    assert torch.equal(logits(model, batch), folded)
     for site in model.sites():
         assert (model.get_submodule(site.kernel).weight[0] == 0).all(), site.name
+
+
+def test_what_only_a_closed_channel_used_is_gone_and_the_rest_is_untouched(lively):
+    """By search, not by the list of readers: a weight whose change no output shows is erased."""
+    model, batch = lively
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    site = model.sites()[1]  # folds backwards in every architecture
+    assert site.norm and not site.readers
+    gates = {site.name: torch.ones(site.channels)}
+    gates[site.name][2] = 0
+    pruning.fold(model, gates)
+    folded = logits(model, batch)
+    pruning.erase_closed(model, gates)
+    assert torch.equal(logits(model, batch), folded)
+    moved = model.get_submodule(site.module)
+    seen = []
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
+            module.register_forward_pre_hook(
+                lambda m, given, name=name: seen.append((name, given[0])))
+    out = []
+    moved.register_forward_hook(lambda m, i, o: out.append(o))
+    logits(model, batch)
+    readers = [n for n, x in seen if x is out[0] or (x.shape[1] == site.channels and torch.equal(
+        x, torch.nn.functional.max_pool2d(out[0], 2)))]
+    assert readers, "nobody reads the map"
+    for name in readers:
+        weight = model.get_submodule(name).weight
+        assert (weight[:, 2] == 0).all() and not (before[f"{name}.weight"][:, 2] == 0).all(), name
+    rest = torch.arange(site.channels) != 2
+    for name in readers:
+        assert torch.equal(model.get_submodule(name).weight[:, rest],
+                           before[f"{name}.weight"][:, rest])
 
 
 def test_requests_compose(smoke):

@@ -139,3 +139,41 @@ def test_run_records_are_validated_and_tidy(smoke):
     parameters = records[0]["parameters"]
     with pytest.raises(jsonschema.ValidationError):
         artifacts.write_record("x", "k", parameters, [{"method": "soft"}], {}, {})
+
+
+def test_a_stop_is_not_training_time():
+    assert training.without_pauses([1.0] * 9 + [1001.0]) == (10.0, 1000.0)
+    assert training.without_pauses([0.01] * 9 + [1.0])[1] == 0, "a hiccup is not a stop"
+    assert training.without_pauses([40.0, 50.0, 60.0]) == (150.0, 0)
+
+
+def test_two_recipes_of_one_name_keep_both_checkpoints():
+    first = training.configure("digits", "smoke", seed=31, epochs=1)
+    second = training.configure("digits", "smoke", seed=31, epochs=1, batch_size=32)
+    assert first.name == second.name
+    one, other = training.train(first), training.train(second)
+    assert one.stem == first.name and other.stem.startswith(f"{first.name}-") and one != other
+    assert training.find_checkpoint(first) == one and training.find_checkpoint(second) == other
+    assert artifacts.read_sidecar(one)["config"]["batch_size"] == first.batch_size
+    assert training.train(second) == other
+
+
+def test_small_imported_images_are_not_shrunk(monkeypatch):
+    from softprune import catalog
+
+    for side, shrunk in ((8, False), (31, False), (32, True), (64, True)):
+        monkeypatch.setattr(catalog, "side", lambda name, side=side: side)
+        assert bool(training.configure("mine", "laptop").sides) is shrunk
+    assert training.configure("cifar10", "laptop").sides
+
+
+def test_the_side_of_a_decoded_set_is_read_from_its_header(digits):
+    from softprune import catalog
+
+    assert catalog.side("digits") == 8 and catalog.side("nowhere") is None
+
+
+def test_a_request_without_a_name_takes_a_class_that_exists():
+    from softprune.stages import default_request
+
+    assert [default_request("abcdef"[:n]) for n in (2, 3, 4, 6)] == ["b", "c", "d", "d"]

@@ -101,6 +101,15 @@ def in_turn(dataset: str, method: str) -> dict:
     return made | {"n": rows(**where, metric="all-classes-change-mean")[0]["n"]}
 
 
+def inside_turn(dataset: str) -> dict | None:
+    """What `best` leaves under the untouched classifier, classes in turn, in points."""
+    where = {"key": page_key(dataset), "stage": "soft-pruning", "method": "best",
+             "sites": "inside"}
+    if not rows(**where):
+        return None
+    return {m: one(**where, metric=f"all-classes-{m}") for m in TURN}
+
+
 @functools.cache
 def request(dataset: str, method: str) -> dict:
     """One class's request: accuracies, what a refit finds (shares), select and edit (seconds)."""
@@ -212,6 +221,11 @@ def judge(claim: dict, dataset: str, method: str) -> dict:
                       split="forgotten-test", forget=s["forget"])[0]["n"]
         # one image in hundreds is below a percent; of fifty it is two
         holds = t["forgotten-mean"] < 0.05 and t["forgotten-worst"] <= max(1, 100 / images) + 1e-9
+        under = inside_turn(dataset) if method == "best" else None
+        if under:
+            text += f"; {under['forgotten-mean']:.2f} % under the untouched classifier"
+            if holds and under["forgotten-mean"] > 1:
+                return {"text": text, "verdict": "holds under its own classifier only"}
     elif kind == "retained":
         text = f"{t['change-mean']:+.2f} points mean, {t['change-worst']:+.2f} worst of {t['n']}"
         holds = t["change-mean"] >= -0.5 and t["change-worst"] >= -1
@@ -387,7 +401,11 @@ def render(source: Path, target: Path) -> None:
         "identity": identity, "page_key": page_key, "in_turn": in_turn, "request": request,
         "has": has, "ablation": ablation, "compare": compare, "swept": swept,
         "mean_of": mean_of, "beside": beside, "between": between, "audited": audited,
+        "inside_turn": inside_turn,
     }
+    from softprune import findings
+
+    environment.globals |= findings.helpers()
     for page in sorted(target.rglob("*.md")):
         try:
             page.write_text(environment.from_string(page.read_text()).render())

@@ -46,6 +46,16 @@ def meta(name: str) -> dict | None:
     return json.loads(path.read_text()) if path.exists() else None
 
 
+def side(name: str) -> int | None:
+    """Pixels of a decoded set's image side, from the header alone; None if it is not here."""
+    path = store(name) / "train_images.npy"
+    if not path.exists():
+        return None
+    import numpy
+
+    return int(numpy.load(path, mmap_mode="r", allow_pickle=False).shape[-1])
+
+
 def class_indices(class_names: tuple[str, ...], names, aliases=None) -> tuple[int, ...]:
     """Indices of classes given by name or number, in the order they were named.
 

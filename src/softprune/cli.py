@@ -68,6 +68,8 @@ def build_parser() -> argparse.ArgumentParser:
     fit.add_argument("--rung", default="best", metavar="calibrated|best")
     fit.add_argument("--classes", metavar="CLASS,...", help="default: all")
     fit.add_argument("--every", type=int, default=1, metavar="N", help="only every N-th class")
+    fit.add_argument("--choose", action="store_true",
+                     help="choose the rung's setting on the validation split, and remember it")
 
     run = _command(commands, "run", _run, "execute a stage and what it needs; publish the pages",
                    "softprune run soft-pruning --dataset digits -p forget=three")
@@ -235,11 +237,31 @@ def _fit(arguments) -> None:
     if arguments.every < 1:
         raise UserError(f"--every {arguments.every}: expected a whole number >= 1")
     bench = _bench(_configuration(arguments, arguments.classes))
+    if arguments.choose:
+        return _choose_setting(bench, arguments.rung)
     names = bench.images.class_names
     classes = (bench.images.class_indices(arguments.classes) if arguments.classes
                else range(0, len(names), arguments.every))
     seconds = bench.prepare(arguments.rung, classes, log=lambda text: print(text, flush=True))
     print(f"{len(seconds)} of {len(names)} classes are fitted")
+
+
+def _choose_setting(bench, rung: str) -> None:
+    import dataclasses
+
+    from softprune import choosing, ladder
+
+    base = dataclasses.asdict(ladder.base(rung, bench.images.name))
+
+    def told(options) -> str:
+        return ", ".join(f"{k}={v}" for k, v in dataclasses.asdict(options).items()
+                         if v != base[k]) or "base"
+
+    def log(t):
+        print(f"{told(t['options']):40} left {100 * t['left']:5.2f} %  others "
+              f"{100 * t['change-mean']:+6.2f} points  {t['seconds']:.1f} s a class", flush=True)
+
+    print(f"chosen for {rung} on {bench.images.name}: {told(choosing.choose(bench, rung, log))}")
 
 
 def _sweep(arguments) -> None:

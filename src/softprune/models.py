@@ -29,6 +29,9 @@ class Site:
     readers: tuple[str, ...] = ()  # the layers to scale, if it folds forwards
     kernel: str = ""  # the last convolution before the map: its row j feeds channel j alone
     feeds: str = ""  # the batch norm after `kernel`, where the site folds forwards
+    # the layers whose input columns read the map; where a gate folds backwards they stay as they
+    # are, and the columns of a closed channel meet zeros alone
+    consumers: tuple[str, ...] = ()
 
 
 Part = tuple[str, Callable[[Tensor], Tensor]]  # (beginning of its sites' names, computation)
@@ -140,12 +143,13 @@ class ResNet(nn.Module):
         A block's output inside a stage is also read by an identity shortcut, so no layer's
         columns could take its gate: it is not offered.
         """
-        found = [_norm_site("conv1", self.conv1, "bn1", "relu")]
+        found = [_norm_site("conv1", self.conv1, "bn1", "relu", "layer1.0.conv1")]
         for stage, count in enumerate(self.blocks, 1):
             for block in range(count):
                 at = f"layer{stage}.{block}"
                 conv = self.get_submodule(f"{at}.conv1")
-                found.append(_norm_site(f"{at}.conv1", conv, f"{at}.bn1", f"{at}.relu1"))
+                found.append(_norm_site(f"{at}.conv1", conv, f"{at}.bn1", f"{at}.relu1",
+                                        f"{at}.conv2"))
             readers = ("fc",)
             if stage < len(self.blocks):
                 readers = (f"layer{stage + 1}.0.conv1", f"layer{stage + 1}.0.downsample.0")
@@ -153,7 +157,8 @@ class ResNet(nn.Module):
             channels = self.get_submodule(f"{end}.conv2").out_channels
             found.append(
                 Site(name=f"layer{stage}", channels=channels, module=f"{end}.relu2",
-                     readers=readers, kernel=f"{end}.conv2", feeds=f"{end}.bn2")
+                     readers=readers, kernel=f"{end}.conv2", feeds=f"{end}.bn2",
+                     consumers=readers)
             )
         return found
 
@@ -191,12 +196,11 @@ class DigitsNet(nn.Module):
 
     def sites(self) -> list[Site]:
         """The three convolutions. The last folds into the classifier, as a ResNet's does."""
-        found = [
-            _norm_site(f"conv{i}", getattr(self, f"conv{i}"), f"bn{i}", f"relu{i}") for i in (1, 2)
-        ]
+        found = [_norm_site(f"conv{i}", getattr(self, f"conv{i}"), f"bn{i}", f"relu{i}",
+                            f"conv{i + 1}") for i in (1, 2)]
         channels = self.conv3.out_channels
         return [*found, Site(name="conv3", channels=channels, module="relu3", readers=("fc",),
-                            kernel="conv3", feeds="bn3")]
+                            kernel="conv3", feeds="bn3", consumers=("fc",))]
 
 
 class VGG(nn.Module):
@@ -232,14 +236,18 @@ class VGG(nn.Module):
 
     def sites(self) -> list[Site]:
         """Every convolution: there is no shortcut, so each folds into its batch norm."""
+        at = [i for i, m in enumerate(self.features) if isinstance(m, nn.Conv2d)]
+        after = [*(f"features.{i}" for i in at[1:]), "fc"]
         return [
-            _norm_site(f"features.{i}", m, f"features.{i + 1}", f"features.{i + 2}")
-            for i, m in enumerate(self.features) if isinstance(m, nn.Conv2d)
+            _norm_site(f"features.{i}", self.features[i], f"features.{i + 1}",
+                       f"features.{i + 2}", following)
+            for i, following in zip(at, after, strict=True)
         ]
 
 
-def _norm_site(name: str, conv: nn.Conv2d, norm: str, module: str) -> Site:
-    return Site(name=name, channels=conv.out_channels, module=module, norm=norm, kernel=name)
+def _norm_site(name: str, conv: nn.Conv2d, norm: str, module: str, consumer: str) -> Site:
+    return Site(name=name, channels=conv.out_channels, module=module, norm=norm, kernel=name,
+                consumers=(consumer,))
 
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
@@ -275,7 +283,7 @@ def kernels(model: nn.Module) -> dict[str, nn.Conv2d]:
 
 
 def choose_sites(model: nn.Module, which: str) -> list[Site]:
-    """Sites by `last`, `inner` (all but the last), `late`, `all`, or names joined by commas.
+    """Sites by `last`, `inner` (all but the last), `late`, `all`, names, or several by commas.
 
     `late` is the second half of the network without its last site: the two last stages of a
     ResNet.
@@ -283,9 +291,8 @@ def choose_sites(model: nn.Module, which: str) -> list[Site]:
     sites = model.sites()
     half = next((i for i, s in enumerate(sites) if s.name.startswith("layer3")), len(sites) // 2)
     groups = {"last": sites[-1:], "inner": sites[:-1], "late": sites[half:-1], "all": sites}
-    if which in groups:
-        return groups[which]
-    by_name = {s.name: s for s in sites}
+    named = groups | {s.name: [s] for s in sites}
     for name in which.split(","):
-        choose("site", name, [*groups, *by_name])
-    return [by_name[name] for name in which.split(",")]
+        choose("site", name, named)
+    chosen = {s.name for name in which.split(",") for s in named[name]}
+    return [s for s in sites if s.name in chosen]

@@ -35,10 +35,17 @@ RECIPES: dict[str, dict[str, dict]] = {
 }
 
 
-def profile_defaults(dataset: str, profile: str) -> dict:
-    """Training options of a data set at a profile; an imported set is trained as CIFAR-10 is."""
+def profile_defaults(dataset: str, profile: str, side: int | None = None) -> dict:
+    """Training options of a data set at a profile; an imported set is trained as CIFAR-10 is.
+
+    Args:
+        side: pixels of an imported set's images. Below 32 they are not shrunk in the first epochs.
+    """
     choose("profile", profile, PROFILES)
-    return dict(RECIPES.get(dataset, RECIPES["cifar10"])[profile])
+    values = dict(RECIPES.get(dataset, RECIPES["cifar10"])[profile])
+    if dataset not in RECIPES and (side or 0) < 32:
+        values.pop("sides", None)
+    return values
 
 
 # shadow models: a recipe that memorises, so that an attack has something to find

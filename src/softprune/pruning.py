@@ -167,7 +167,8 @@ def folded(model: nn.Module, gates: Gates):
 def erase_closed(model: nn.Module, gates: Gates) -> int:
     """Zero every parameter whose only path runs through a closed gate; returns how many values.
 
-    gamma = beta = 0 alone leaves the kernel's row, from which the channel could be revived. Where
+    gamma = beta = 0 alone leaves the kernel's row, from which the channel could be revived, and the
+    input columns of the layers that read the map, from which it could be told what it did. Where
     the site folds forwards (end of a stage), the last convolution's row of that channel feeds
     only the closed map, but the shortcut's path is shared inside the stage and stays.
     """
@@ -183,4 +184,8 @@ def erase_closed(model: nn.Module, gates: Gates) -> int:
             erased += tensor[closed].numel()
         norm.running_var[closed] = 1
         erased += len(closed)
+        for name in site.consumers:
+            columns = model.get_submodule(name).weight
+            columns[:, closed] = 0
+            erased += columns[:, closed].numel()
     return erased

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from softprune import artifacts, channels, datasets, evaluation, ladder, models, pruning
+from softprune import artifacts, channels, datasets, devices, evaluation, ladder, models, pruning
 from softprune.errors import UserError, choose
 
 # to the end of the scale: a best setting at a grid's edge would say the grid was too short
@@ -21,10 +21,15 @@ class Bench:
 
     Gates at the last site of a model whose classifier reads it act on pooled features, so their
     logits come from one matrix product; gates elsewhere are folded and the images run again.
+
+    The model is on `device` (CUDA where there is one); features, logits, gates and the table are
+    on the CPU.
     """
 
-    def __init__(self, checkpoint: Path, images: datasets.ImageSet):
+    def __init__(self, checkpoint: Path, images: datasets.ImageSet, device=None):
         self.model, self.sidecar = artifacts.load_checkpoint(checkpoint)
+        self.device = torch.device(device) if device else devices.pick_device()
+        self.model.to(self.device)
         if self.sidecar["config"]["dataset"] != images.name or tuple(
                 self.sidecar["class_names"]) != images.class_names:
             raise UserError(
@@ -67,10 +72,9 @@ class Bench:
         """Features and logits of a split under gates."""
         features, _, _ = self.outputs(split)
         if set(gates) <= {self.last}:
-            fc = self.model.fc
             gate = gates.get(self.last, torch.ones(features.shape[1]))
             with torch.no_grad():
-                return features, torch.nn.functional.linear(features * gate, fc.weight, fc.bias)
+                return features, self.model.fc((features * gate).to(self.device)).cpu()
         with pruning.folded(self.model, gates):
             return self._from(split, next(i for i, (name, _) in enumerate(self.model.parts())
                                           if name and _holds(name, gates)))
@@ -86,13 +90,12 @@ class Bench:
     @functools.lru_cache(maxsize=2)  # noqa: B019  a bench lives as long as its notebook
     def _maps(self, split: str, first: int) -> Tensor:
         """Maps in front of the part `first`, channels-last; the normalised images if it is 0."""
-        device = next(self.model.parameters()).device
         pixels = self.images.split(split)[0]
         before = self.model.parts()[:first]
         with torch.inference_mode():
             return torch.cat([
                 models.run(before, x) for x, _ in evaluation.batches(
-                    pixels, self.images.mean, self.images.std, device)]
+                    pixels, self.images.mean, self.images.std, self.device)]
             ).contiguous(memory_format=torch.channels_last)
 
     def fold_into_copy(self, gates: pruning.Gates) -> torch.nn.Module:
@@ -246,7 +249,7 @@ def sweep(bench: Bench, scores=channels.SCORES, gates=("rank", "hard")) -> list[
     """Forgetting against retention at the last site, every class in turn on the test split.
 
     A point a (score, gate, fraction), pooled by mean; then the rung `calibrated`, a point a
-    margin (in the column `fraction`'s place, since it is what is turned there).
+    margin, which stands in the column `gate`: there is no fraction.
     """
     rows = []
 
@@ -262,9 +265,9 @@ def sweep(bench: Bench, scores=channels.SCORES, gates=("rank", "hard")) -> list[
     mask = in_turn(bench, lambda c: evaluation.head_mask(bench.outputs("test")[1], (c,)))
     add("head-mask", summarise(mask))
     for margin in SWEEP_MARGINS:
-        wanted = dataclasses.replace(ladder.options("calibrated", bench.images.name),
+        wanted = dataclasses.replace(ladder.base("calibrated", bench.images.name),
                                      margin=margin)
         fitter = ladder.Fitter(bench.model, bench.images, wanted)
         turn = in_turn(bench, lambda c, f=fitter: bench.gated_outputs(f.fit(c), "test")[1])
-        add("calibrated", summarise(turn), fraction=margin)
+        add("calibrated", summarise(turn), gate=f"fitted, margin {margin:g}")
     return rows

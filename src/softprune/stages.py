@@ -64,10 +64,6 @@ class Stage:
               " with the same -p")
         return None
 
-    def default_request(self) -> str:
-        """The class that a page forgets where none is named: the fourth, or the last of fewer."""
-        return self.images.class_names[min(3, len(self.images.class_names) - 1)]
-
     def rung_classes(self, every: int, always=()) -> list[int]:
         """Classes whose gates the ladder fits: every `every`-th, and those of the request.
 
@@ -131,6 +127,16 @@ def record_key(parameters: dict, data_hash: str) -> str:
     """
     return artifacts.short_hash({"parameters": parameters, "data": data_hash.split("/")[0],
                                  "config": configuration(parameters).as_dict()})
+
+
+def default_request(class_names) -> str:
+    """The class that is forgotten where none is named: the fourth, or the last of fewer.
+
+    Example:
+        >>> default_request(("ant", "bee"))
+        'bee'
+    """
+    return class_names[min(3, len(class_names) - 1)]
 
 
 def say(text: str) -> None:

@@ -11,6 +11,7 @@ from (seed, epoch), so a run that is killed and started again ends in the same w
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +22,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from softprune import artifacts, channels, datasets, evaluation, models, orthogonality, paths
+from softprune import (
+    artifacts, catalog, channels, datasets, evaluation, models, orthogonality, paths,
+)
+from softprune.devices import has_fast_bfloat16, pick_device
 from softprune.errors import UserError, choose
 from softprune.profiles import profile_defaults
 
@@ -99,7 +103,7 @@ def configure(dataset: str, profile: str, **overrides) -> TrainConfig:
     fields = {f.name for f in dataclasses.fields(TrainConfig)}
     for name in overrides:
         choose("training option", name, sorted(fields - {"dataset", "profile"}))
-    values = profile_defaults(dataset, profile) | overrides
+    values = profile_defaults(dataset, profile, catalog.side(dataset)) | overrides
     return TrainConfig(dataset=dataset, profile=profile, **values)
 
 
@@ -121,29 +125,31 @@ def find_checkpoint(config: TrainConfig, data_hash: str | None = None) -> Path |
         data_hash: demand this data too; None accepts any data.
     """
     for base in (paths.shipped(), paths.cache() / "checkpoints"):
-        path = base / config.dataset / config.profile / f"{config.name}.safetensors"
-        if artifacts.companion(path, "sidecar").exists() and path.exists():
-            sidecar = artifacts.read_sidecar(path)
-            same_data = data_hash is None or sidecar["data_hash"] == data_hash
-            if sidecar["config"] == config.as_dict() and same_data:
-                return path
+        folder = base / config.dataset / config.profile
+        for path in (folder / f"{config.name}.safetensors", folder / own_name(config)):
+            if artifacts.companion(path, "sidecar").exists() and path.exists():
+                sidecar = artifacts.read_sidecar(path)
+                same_data = data_hash is None or sidecar["data_hash"] == data_hash
+                if sidecar["config"] == config.as_dict() and same_data:
+                    return path
     return None
 
 
+def own_name(config: TrainConfig) -> str:
+    """The file name that no other configuration has: epochs, batches and rates are in its hash."""
+    return f"{config.name}-{artifacts.short_hash(config.as_dict())}.safetensors"
+
+
+def free_path(config: TrainConfig) -> Path:
+    """Where to write: the plain name, unless it holds a run of another configuration."""
+    folder = paths.cache() / "checkpoints" / config.dataset / config.profile
+    plain = folder / f"{config.name}.safetensors"
+    taken = (artifacts.companion(plain, "sidecar").exists()
+             and artifacts.read_sidecar(plain)["config"] != config.as_dict())
+    return folder / own_name(config) if taken else plain
+
+
 # --- the loop ------------------------------------------------------------------------------------
-
-
-def pick_device() -> torch.device:
-    """CUDA where there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 pays: emulated on a CPU without the instructions it is 10x slower."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    return bool(supported())
 
 
 def one_cycle(step: int, steps: int, peak: float, warmup: float) -> float:
@@ -261,7 +267,7 @@ def train_epoch(config, model, optimizer, images, labels, present, image_set, ep
     size = min(config.batch_size, len(images))
     steps_an_epoch = len(images) // size
     sums, step = torch.zeros(2, device=device), epoch * steps_an_epoch
-    began = time.perf_counter()
+    times = [time.perf_counter()]
     batches = epoch_batches(config, images, labels, image_set.mean, image_set.std, epoch)
     watched = contextlib.nullcontext()
     if config.penalty == "feature":
@@ -283,14 +289,32 @@ def train_epoch(config, model, optimizer, images, labels, present, image_set, ep
                 orthogonality.project(model)
             sums += torch.stack([loss.detach(), penalised.detach()])
             step += 1
+            times.append(time.perf_counter())
     loss, penalised = (sums / steps_an_epoch).tolist()
     if loss != loss:
         raise UserError(
             f"the loss is not a number in epoch {epoch + 1}: lower peak_lr ({config.peak_lr:g}) "
             f"or strength ({config.strength:g})"
         )
+    times[-1] = time.perf_counter()  # with what a GPU still had to do
+    seconds, paused = without_pauses([b - a for a, b in itertools.pairwise(times)])
     return {"epoch": epoch + 1, "loss": loss, "penalty": penalised, "lr": rate,
-            "seconds": time.perf_counter() - began}
+            "seconds": seconds, "paused": paused}
+
+
+def without_pauses(steps: list[float], factor: float = 30, least: float = 5) -> tuple[float, float]:
+    """Seconds of an epoch, and seconds in which the process was stopped, told from its steps.
+
+    A step `factor` times as long as the median one, and longer than `least` seconds, was
+    interrupted (a suspended machine, a stopped job): it counts as a median step.
+
+    Example:
+        >>> without_pauses([1.0, 1.0, 101.0])
+        (3.0, 100.0)
+    """
+    usual = sorted(steps)[len(steps) // 2]
+    paused = sum(s - usual for s in steps if s > max(least, factor * usual))
+    return sum(steps) - paused, paused
 
 
 @torch.no_grad()
@@ -338,8 +362,7 @@ def finish(config, model, images: datasets.ImageSet, history: list[dict]) -> Pat
     artifacts.round_to_half(model)
     model.eval()
     seconds = sum(h["seconds"] for h in history)
-    path = paths.cache() / "checkpoints" / config.dataset / config.profile
-    path = path / f"{config.name}.safetensors"
+    path = free_path(config)
     table = channels.class_channel_table(model, images)
     channels.save_table(artifacts.companion(path, "table"), table)
     rows, logits = [], {}

@@ -1,0 +1,146 @@
+r"""Settings of the ladder's rungs, chosen on the validation split alone.
+
+    softprune fit --choose --dataset cifar100 --rung best -p width=16 -p epochs=14
+
+Each trial forgets a fixed sample of classes in turn; its numbers are means over them. Rule, by the
+first line that some trial fulfils, the bar being at most `LIMIT` of the class left and at most
+`LOSS` of the others lost:
+
+1. the bar is met, under the untouched classifier too: of these the smallest loss;
+2. the bar is met: of these the one that leaves least under the untouched classifier;
+3. at most `LIMIT` is left under either classifier: of these the smallest loss;
+4. the one that leaves least.
+
+A rung at the last site alone changes nothing but the classifier: it is judged by its own. Axes are
+searched one after another, each from the best so far. Fits see training images, the rule validation
+images; no test image and no attack has a say.
+"""
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable
+
+from softprune import artifacts, ladder, paths, requests, training
+from softprune.errors import choose as expect
+from softprune.ladder import FitOptions
+
+LIMIT = 0.01  # share of the class's validation images that may still be recognised
+LOSS = 0.005  # accuracy that the other classes may lose
+SAMPLE = 5  # classes a trial forgets in turn, at most
+
+# `+last` adds the last site to where a rung's gates are
+AXES: dict[str, list[list[dict]]] = {
+    "calibrated": [
+        [{"margin": m} for m in (0.1, 0.3, 1.0, 3.0)],
+        [{"keep": k} for k in ("labels", "teacher")],
+        [{"pull": p} for p in (0.02, 0.002)],
+    ],
+    "best": [
+        [{"margin": m} for m in (0.1, 0.3, 1.0)],
+        [{"keep": k} for k in ("teacher", "labels")],
+        [{}, {"sites": "+last"}],
+    ],
+}
+
+
+def sample(classes: int) -> range:
+    """The classes a choice looks at: `SAMPLE` at most, spread over all.
+
+    Example:
+        >>> list(sample(10)), len(sample(100))
+        ([0, 2, 4, 6, 8], 5)
+    """
+    return range(0, classes, max(1, -(-classes // SAMPLE)))
+
+
+def prefer(tried: list[dict]) -> dict:
+    """The rule, applied to what `judge` returned: the first of equals."""
+    few = [t for t in tried if t["left"] <= LIMIT]
+    bar = [t for t in tried if t["forgotten-mean"] <= LIMIT and t["change-mean"] >= -LOSS]
+    if both := [t for t in few if t in bar]:
+        return max(both, key=lambda t: t["change-mean"])
+    if bar:
+        return min(bar, key=lambda t: t["left"])
+    if few:
+        return max(few, key=lambda t: t["change-mean"])
+    return min(tried, key=lambda t: t["left"])
+
+
+def changed(best: FitOptions, change: dict) -> FitOptions:
+    """`best` with one axis's change."""
+    if change.get("sites") == "+last":
+        change = {"sites": f"{best.sites},last"}
+    return dataclasses.replace(best, **change)
+
+
+def judge(bench: requests.Bench, options: FitOptions, classes) -> dict:
+    """Fit each of `classes` and look at the validation split.
+
+    Returns:
+        `options`, the numbers of `requests.summarise`, `inside` and `left` (shares of the class
+        recognised under the untouched classifier, and the larger of both), `seconds` a class.
+    """
+    began = time.perf_counter()
+    fitter = ladder.Fitter(bench.model, bench.images, options)
+    fitted = {c: fitter.fit(c) for c in classes}
+    seconds = (time.perf_counter() - began) / len(fitted)
+
+    def turn(kept):
+        logits = {c: bench.gated_outputs(kept(g), "validation")[1] for c, g in fitted.items()}
+        return requests.summarise(requests.in_turn(bench, logits.get, "validation", classes))
+
+    made = turn(lambda g: g)
+    inside = made if fitter.at_head else turn(bench.inside)
+    return {"options": options, "seconds": seconds, "inside": inside["forgotten-mean"],
+            "left": max(made["forgotten-mean"], inside["forgotten-mean"]), **made}
+
+
+def search(bench: requests.Bench, rung: str, log: Callable[[dict], None] | None = None,
+           axes: list | None = None) -> tuple[FitOptions, list[dict]]:
+    """The setting of a rung by the rule, and everything that was tried."""
+    expect("rung", rung, ladder.RUNGS)
+    classes = sample(len(bench.images.class_names))
+    best, tried = ladder.base(rung, bench.images.name), {}
+    for axis in AXES[rung] if axes is None else axes:
+        for change in axis:
+            options = changed(best, change)
+            if options not in tried:
+                tried[options] = judge(bench, options, classes)
+                if log:
+                    log(tried[options])
+        best = prefer(list(tried.values()))["options"]
+    return best, list(tried.values())
+
+
+def choose(bench: requests.Bench, rung: str, log=None, axes: list | None = None) -> FitOptions:
+    """Search, write a run record (stage `ladder`), and put the choice into `data/ladder.json`."""
+    began = time.perf_counter()
+    best, tried = search(bench, rung, log, axes)
+    rows, extra = [], []
+    for number, t in enumerate(tried):
+        said = {"split": "validation", "sites": t["options"].sites, "n": t["n"],
+                "gate": f"trial-{number}"}
+        rows += [artifacts.row(rung, metric, 100 * t[key], "points", **said) for metric, key in (
+            ("trial-forgotten-mean", "forgotten-mean"), ("trial-inside-mean", "inside"),
+            ("trial-forgotten-worst", "forgotten-worst"), ("trial-change-mean", "change-mean"),
+            ("trial-change-worst", "change-worst"))]
+        rows.append(artifacts.row(rung, "trial-time-prepare", t["seconds"], "s", **said))
+        extra.append(dataclasses.asdict(t["options"]) | {"chosen": t["options"] == best})
+    config = training.TrainConfig.from_dict(bench.sidecar["config"])
+    key = artifacts.short_hash({"config": config.as_dict(), "rung": rung,
+                                "data": bench.images.data_hash})
+    artifacts.write_record("ladder", key, config.as_dict(), rows,
+                           artifacts.provenance(time.perf_counter() - began), {"trials": extra})
+    remember(bench.images.name, rung, best, key)
+    return best
+
+
+def remember(dataset: str, rung: str, best: FitOptions, key: str) -> None:
+    """Write a choice into `data/ladder.json`: what differs from the rung's base, and the record."""
+    base = dataclasses.asdict(ladder.base(rung, dataset))
+    moved = {k: v for k, v in dataclasses.asdict(best).items() if v != base[k]}
+    path = paths.root() / "data" / "ladder.json"
+    chosen = json.loads(path.read_text()) if path.exists() else {}
+    chosen.setdefault(dataset, {})[rung] = {"set": moved, "record": key}
+    artifacts.write_json(path, chosen)

@@ -1,0 +1,132 @@
+"""A rung's setting is chosen by a rule, on the validation split, and remembered."""
+
+import dataclasses
+import json
+
+import pytest
+
+from softprune import artifacts, choosing, cli, devices, ladder, paths, requests
+from softprune.errors import UserError
+
+AXES = [[{"margin": 0.1}, {"margin": 1.0}], [{"keep": "labels"}, {"keep": "teacher"}]]
+
+
+@pytest.fixture
+def own_root(monkeypatch, tmp_path):
+    """A root whose `data/ladder.json` may be written."""
+    (tmp_path / "data").mkdir()
+    monkeypatch.setattr(paths, "root", lambda: tmp_path)
+    return tmp_path
+
+
+def trial(forgotten, inside, change):
+    return {"forgotten-mean": forgotten, "left": max(forgotten, inside), "change-mean": change}
+
+
+def test_the_rule_by_hand():
+    met, cheaper = trial(0.01, 0.0, -0.004), trial(0.0, 0.01, -0.003)
+    hiding, worse = trial(0.0, 0.3, 0.01), trial(0.0, 0.4, 0.02)
+    costly, dear = trial(0.0, 0.01, -0.01), trial(0.01, 0.01, -0.02)
+    loose = trial(0.02, 0.02, 0.0)
+    every = [loose, dear, costly, worse, hiding, met, cheaper]
+    for expected in (cheaper, met, hiding, worse, costly, dear, loose):
+        assert choosing.prefer(every) is expected
+        every.remove(expected)
+        if not every:
+            break
+    twin = dict(met)
+    assert choosing.prefer([met, twin]) is met, "the first of equals"
+
+
+def test_an_axis_changes_one_thing():
+    base = ladder.base("best", "cifar10")
+    assert choosing.changed(base, {"margin": 9.0}) == dataclasses.replace(base, margin=9.0)
+    assert choosing.changed(base, {"sites": "+last"}).sites == "late,last"
+    assert choosing.changed(base, {}) == base
+
+
+def test_the_sample_is_spread_and_small():
+    for n in (2, 3, 10, 100, 200, 205):
+        chosen = list(choosing.sample(n))
+        assert 0 < len(chosen) <= choosing.SAMPLE and chosen[0] == 0 and chosen[-1] < n
+
+
+def test_search_goes_axis_by_axis_and_sees_no_test_image(smoke, monkeypatch, own_root):
+    seen = []
+    monkeypatch.setattr(choosing, "sample", lambda n: (1, 3))
+    monkeypatch.setattr(requests.Bench, "outputs", spy(requests.Bench.outputs, seen))
+    best, tried = choosing.search(smoke, "calibrated", axes=AXES)
+    assert set(seen) == {"validation"}
+    settings = [(t["options"].margin, t["options"].keep) for t in tried]
+    assert settings[:2] == [(0.1, "labels"), (1.0, "labels")] and len(settings) == 3
+    assert settings[2] == (choosing.prefer(tried[:2])["options"].margin, "teacher")
+    assert best == choosing.prefer(tried)["options"]
+    assert all(t["left"] >= t["forgotten-mean"] and t["n"] == 2 for t in tried)
+
+
+def spy(method, seen):
+    def outputs(self, split):
+        seen.append(split)
+        return method(self, split)
+    return outputs
+
+
+def test_a_mask_of_the_head_is_not_taken_for_forgetting(smoke, monkeypatch):
+    """Gates at the last site do nothing under the untouched classifier: `left` says so."""
+    monkeypatch.setattr(ladder.Fitter, "fit", lambda self, c: {
+        "conv2": smoke.gates((c,), sites="conv2", fraction=0.05, gate="constant", alpha=1.0)[
+            "conv2"],
+        "conv3": smoke.gates((c,), fraction=1.0, gate="hard")["conv3"]})
+    options = dataclasses.replace(ladder.base("best", "digits"), sites="conv2,conv3")
+    made = choosing.judge(smoke, options, [3])
+    _, base, labels = smoke.outputs("validation")
+    known = requests.retained_and_forgotten(base, labels, (3,))[1]
+    assert known > 0.5 and made["inside"] == pytest.approx(known)
+    assert made["left"] == pytest.approx(max(known, made["forgotten-mean"]))
+
+
+def test_the_choice_is_recorded_remembered_and_used(smoke, monkeypatch, own_root, capsys):
+    monkeypatch.setattr(choosing, "sample", lambda n: (3,))
+    monkeypatch.setitem(choosing.AXES, "calibrated", [[{"margin": 0.3}, {"margin": 3.0}]])
+    words = ["fit", "--choose", "--dataset", "digits", "--profile", "smoke", "--rung", "calibrated"]
+    monkeypatch.setattr(cli, "_configuration", lambda *_: None)
+    monkeypatch.setattr(cli, "_bench", lambda _: smoke)
+    assert cli.main(words) == 0
+    said = capsys.readouterr().out
+    assert said.count("left") == 2 and "chosen for calibrated on digits: margin=" in said
+    stored = json.loads((own_root / "data/ladder.json").read_text())["digits"]["calibrated"]
+    record = artifacts.read_records("digits", "smoke", "ladder")[0]
+    assert record["key"] == stored["record"]
+    chosen = [t for t in record["extra"]["trials"] if t["chosen"]]
+    assert len(chosen) == 1 and chosen[0]["margin"] == stored["set"]["margin"]
+    assert {r["split"] for r in record["rows"]} == {"validation"}
+    assert ladder.options("calibrated", "digits").margin == stored["set"]["margin"]
+    assert ladder.options("best", "digits") == ladder.base("best", "digits")
+    with pytest.raises(UserError, match="unknown rung"):
+        choosing.search(smoke, "worst")
+
+
+def test_the_committed_choices_are_settings_with_a_record():
+    stored = json.loads((paths.root() / "data/ladder.json").read_text())
+    for dataset, rungs in stored.items():
+        for rung, choice in rungs.items():
+            assert dataclasses.replace(ladder.base(rung, dataset), **choice["set"])
+            found = list((paths.root() / "data/results" / dataset).glob(
+                f"*/ladder-{choice['record']}.json"))
+            assert len(found) == 1, (dataset, rung)
+
+
+def test_a_bench_and_its_fits_are_where_pick_device_says(smoke, digits, monkeypatch):
+    asked = []
+
+    def pick():
+        import torch
+        asked.append(1)
+        return torch.device("cpu")
+
+    monkeypatch.setattr(devices, "pick_device", pick)
+    bench = requests.Bench(smoke.checkpoint, digits)
+    assert asked and bench.device.type == "cpu"
+    assert ladder.Fitter(bench.model, digits, ladder.base("best", "digits")).device == bench.device
+    requests.Bench(smoke.checkpoint, digits, device="cpu")
+    assert len(asked) == 1, "a device that was named is not picked again"

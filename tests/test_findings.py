@@ -1,0 +1,78 @@
+"""Tables of the findings pages, from records made by hand."""
+
+import dataclasses
+import json
+
+import pytest
+
+from softprune import artifacts, book, findings, ladder, paths
+from softprune.errors import UserError
+
+BASE = dataclasses.asdict(ladder.base("best", "cifar10"))
+
+
+def made(stage, key, rows, extra=None, **parameters):
+    parameters = {"dataset": "cifar10", "architecture": "resnet18", "width": 16, "penalty": "so",
+                  "strength": 0.01, "seed": 0, "profile": "laptop"} | parameters
+    return {"stage": stage, "key": key, "parameters": parameters, "rows": rows,
+            "extra": extra or {}, "provenance": {"device": "cpu"}}
+
+
+def trial_rows(number, forgotten, inside, change):
+    values = {"forgotten-mean": forgotten, "forgotten-worst": 2 * forgotten,
+              "inside-mean": inside, "change-mean": change, "change-worst": change - 1}
+    return [artifacts.row("best", f"trial-{m}", v, "points", gate=f"trial-{number}", n=5)
+            for m, v in values.items()]
+
+
+@pytest.fixture
+def use(monkeypatch, tmp_path):
+    """Let the book see these records and this choice."""
+    def records(found, chosen=None):
+        monkeypatch.setattr(book, "records", lambda: found)
+        monkeypatch.setattr(book, "table", lambda: artifacts.tidy(found))
+        (tmp_path / "data").mkdir(exist_ok=True)
+        (tmp_path / "data/ladder.json").write_text(json.dumps(chosen or {}))
+        monkeypatch.setattr(paths, "root", lambda: tmp_path)
+    return records
+
+
+def test_trials_are_told_in_order_with_the_chosen_one(use):
+    tried = [BASE | {"margin": 0.5, "chosen": False}, BASE | {"weight": 9.0, "chosen": False},
+             BASE | {"sites": "late,last", "chosen": True}]
+    rows = trial_rows(0, 0.5, 0.5, -2) + trial_rows(1, 3, 3, -1) + trial_rows(2, 0.2, 40, -0.1)
+    record = made("ladder", "abc", rows, {"trials": tried})
+    use([record], {"cifar10": {"best": {"set": {}, "record": "abc"}}})
+    first, second, third = findings.trials("cifar10", "best")
+    assert first["setting"] == "margin 0.5, keep teacher, sites late" and first["n"] == 5
+    assert second["setting"].endswith("weight 9") and not second["chosen"]
+    assert third["chosen"] and third["inside"] == 40 and third["worst"] == 0.4
+    assert findings.trials("cifar10", "calibrated") == []
+    assert findings.inside_only("cifar10")["change"] == -2, "the rule: at most one percent left"
+
+
+def test_a_choice_without_its_record_stops_the_build(use):
+    use([], {"cifar10": {"best": {"set": {}, "record": "gone"}}})
+    with pytest.raises(UserError, match="softprune fit --choose"):
+        findings.trials("cifar10", "best")
+    assert findings.inside_only("cifar100") is None
+
+
+def test_means_and_intervals_over_seeds(use):
+    kept = {"retrained": (0.90, 0.91), "best": (0.89, 0.92)}
+    records = []
+    for seed in (0, 1):
+        rows = [artifacts.row("best", f"all-classes-{m}", v + seed, "points")
+                for m, v in (("forgotten-mean", 0), ("forgotten-worst", 1), ("change-mean", -1),
+                             ("change-worst", -2))]
+        rows += [artifacts.row(m, "accuracy", v[seed], split="retained-test", forget="cat")
+                 for m, v in kept.items()]
+        records.append(made("seeds", str(seed), rows, seed=seed))
+    use(records)
+    found = findings.over_seeds("cifar10", 16, "best")
+    assert found["n"] == 2 and found["change"] == pytest.approx(book.interval([-1, 0]))
+    assert found["worst"][0] == pytest.approx(1.5)
+    assert findings.over_seeds("cifar10", 8, "best") is None
+    gap = findings.beside_retrained("cifar10", 16, "best", "cat")
+    assert gap["n"] == 2 and gap["gap"] == pytest.approx(book.interval([-1, 1]))
+    assert findings.beside_retrained("cifar10", 16, "best", "dog") is None

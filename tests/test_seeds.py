@@ -1,0 +1,44 @@
+"""The record over training seeds: made from a checkpoint, and read by the book."""
+
+import sys
+
+import pytest
+
+from softprune import artifacts, ladder, paths, requests, training
+
+sys.path.insert(0, str(paths.root() / "benchmarks"))
+import seeds
+
+
+@pytest.fixture
+def own_gates(smoke):
+    """Gates that this test stores are not left for others."""
+    paths_ = [artifacts.companion(smoke.checkpoint, f"gates-{rung}") for rung in ladder.RUNGS]
+    kept = {p: p.read_bytes() for p in paths_ if p.exists()}
+    yield
+    for p in paths_:
+        p.unlink(missing_ok=True)
+        if p in kept:
+            p.write_bytes(kept[p])
+
+
+def test_a_seed_gives_a_record_that_agrees_with_the_requests(
+        smoke, own_gates, monkeypatch, own_results):
+    monkeypatch.setattr(ladder.Fitter, "fit", lambda self, c: {
+        s.name: smoke.gates((c,), sites=s.name, fraction=0.3, gate="hard")[s.name]
+        for s in self.sites})
+    training.train(training.configure("digits", "smoke", without=("three",)))
+    seeds.main("digits", str(smoke.checkpoint))
+    record, = artifacts.read_records("digits", "smoke", "seeds")
+    value = {(r["method"], r["metric"], r.get("forget")): r["value"] for r in record["rows"]}
+    bench = requests.Bench(smoke.checkpoint, smoke.images)
+    fraction = requests.calibrate(bench)[0]
+    turn = requests.in_turn(bench, lambda c: bench.method_logits("soft", (c,), "test",
+                                                                 fraction=fraction))
+    expected = requests.summarise(turn)
+    for name in ("forgotten-mean", "change-worst"):
+        assert value["soft", f"all-classes-{name}", None] == pytest.approx(100 * expected[name])
+    assert value["soft", "accuracy", "three"] == pytest.approx(turn["retained"][3])
+    assert value["original", "accuracy", "three"] == pytest.approx(turn["before"][3])
+    assert 0 < value["retrained", "accuracy", "three"] <= 1
+    assert {m for m, *_ in value} == {"soft", *ladder.RUNGS, "retrained", "original"}
