@@ -150,3 +150,19 @@ def test_the_book_opens_in_a_browser(html, tmp_path):
         capture_output=True, text=True, timeout=180, env=os.environ,
     )
     assert "mjx-container" in done.stdout, "the formulas were not typeset offline"
+
+
+def test_a_value_with_its_interval_and_a_missing_one():
+    assert book.between(None) == "–"
+    assert book.between({"value": 0.7661, "low": "", "high": ""}) == "0.766"
+    assert book.between({"value": 0.7, "low": 0.65, "high": 0.75}, 2) == "0.70 [0.65, 0.75]"
+
+
+def test_what_a_page_beside_the_walkthrough_measured_is_found():
+    assert book.audited(), "no audit page is published"
+    for dataset in book.audited():
+        row = book.beside(dataset, "gone-or-hidden", "original", "recall-t4-as-it-is")
+        assert 0.5 < row["value"] <= 1
+        assert book.beside(dataset, "gone-or-hidden", "original", "no-such") is None
+        again = book.beside(dataset, "gone-or-hidden", "soft", "recall-t4-u1-divide")
+        assert abs(again["value"] - row["value"]) < 0.05  # dividing by known gates undoes them

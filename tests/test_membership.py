@@ -55,7 +55,8 @@ def outputs(n, shift, seed):
     return z, torch.zeros(n, dtype=torch.long)
 
 
-@pytest.mark.parametrize("name", membership.ATTACKS)
+# the neighbour attack does not look at the class this leak is in: test_likelihood has its own
+@pytest.mark.parametrize("name", [a for a in membership.ATTACKS if a != "neighbour"])
 def test_a_planted_leak_is_found_and_without_one_nothing_is(name):
     held, labels = outputs(600, 1, 1)
     leak = membership.attack(name, outputs(600, 4, 2)[0], labels, held, labels)

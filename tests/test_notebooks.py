@@ -38,7 +38,7 @@ def softprune(clone, *words):
 
 
 def test_templates_are_stripped_and_short():
-    for stage in notebooks.STAGES:
+    for stage in [*notebooks.STAGES, *notebooks.BESIDE]:
         notebook = notebooks.read(notebooks.template(stage))
         code = [c for c in notebook.cells if c.cell_type == "code"]
         assert all(not c.outputs and c.execution_count is None for c in code), stage
@@ -47,11 +47,21 @@ def test_templates_are_stripped_and_short():
 
 
 def test_a_stage_opens_with_exactly_its_parameters():
-    for stage in notebooks.STAGES:
+    for stage in [*notebooks.STAGES, *notebooks.BESIDE]:
         path = notebooks.template(stage)
         opening = notebooks.read(path).cells[2].source
         named = opening.split('names = "')[1].split('"')[0].split()
         assert named == list(notebooks.parameters(path)), stage
+
+
+def test_a_notebook_beside_the_walkthrough_needs_the_training_alone():
+    for stage, number in notebooks.BESIDE.items():
+        assert notebooks.needed(stage) == ["orthogonal-training", stage]
+        assert notebooks.template(stage).name.startswith(f"{number:02d}-")
+        assert stage in notebooks.MODULES
+    assert notebooks.needed("all") == list(notebooks.STAGES)
+    with pytest.raises(UserError, match="unknown stage"):
+        notebooks.needed("five")
 
 
 def executed(output=None, count=1):
@@ -123,7 +133,7 @@ def test_run_all_then_nothing_then_only_what_changed(clone):
     assert done.returncode == 0, done.stderr[-3000:]
     pages = sorted(p.name for p in (clone[0] / "book/digits").iterdir())
     assert pages == [notebooks.template(s).name for s in notebooks.STAGES]
-    assert len(list((clone[0] / "data/results/digits/smoke").glob("*.json"))) == 6
+    assert len(list((clone[0] / "data/results/digits/smoke").glob("*.json"))) == 10
     again = softprune(clone, "run", "all", "--dataset", "digits", "--profile", "smoke")
     assert again.stdout.count("is up to date") == 4
     template = clone[0] / "notebooks" / "04-membership-inference.ipynb"
@@ -150,7 +160,7 @@ def test_a_failing_cell_leaves_the_old_page(clone):
 def test_templates_pass_nbval_at_smoke(clone):
     folder = clone[0] / "nbval"
     folder.mkdir()
-    for stage in notebooks.STAGES:
+    for stage in [*notebooks.STAGES, *notebooks.BESIDE]:
         path = notebooks.template(stage)
         text = path.read_text().replace('profile = \\"laptop\\"', 'profile = \\"smoke\\"')
         assert text != path.read_text()

@@ -69,6 +69,16 @@ def jobs(profile: str = "laptop") -> list[Job]:
                    f" -p forget={left_out}"
                    + "".join(f" -p {k}={v}" for k, v in narrow[dataset].items()), names)
         found += [original, *fits, reference, page]
+    # what an attacker can tell: shadow models, more retrained references, then the pages again
+    original = train("cifar10", profile, narrow["cifar10"])
+    shadows = after(original, "shadows", " --without cat", heavy=True)
+    more = [train("cifar10", profile, narrow["cifar10"] | {"seed": s}, "cat") for s in (1, 2)]
+    found += [shadows, *more]
+    for stage in ("membership-inference", "gone-or-hidden"):
+        values = "".join(f" -p {k}={v}" for k, v in narrow["cifar10"].items())
+        waits = ("pages-cifar10", shadows.name, *(j.name for j in more))
+        found.append(Job(f"pages-cifar10-{stage}", f"softprune run {stage} --dataset cifar10 "
+                         f"--profile {profile} -p forget=cat{values}", waits))
     # does orthogonality help? penalties x seeds, then strengths over five decades
     strengths = {"so": 0.01, "ocnn": 0.01, "feature": 0.1, "srip": 0.1}
     for seed, penalty in itertools.product((0, 1, 2), ("none", "so", "hard", "feature", "ocnn")):

@@ -159,7 +159,38 @@ def summary(dataset: str) -> dict:
         found = rows(key=mia, stage="membership-inference", method=method, forget=forget,
                      metric="auc-t1-modified-entropy")
         made[f"auc-{method}"] = found[0] if found else None
+        made[f"lira-{method}"] = beside(dataset, "membership-inference", method,
+                                        "auc-t1-lira-online")
     return made
+
+
+def beside(dataset: str, stage: str, method: str, metric: str, **where) -> dict | None:
+    """One row of the record that a page was published with; None where it was not measured.
+
+    Raises:
+        UserError: several rows fit, and differ.
+    """
+    if not notebooks.published(stage, dataset).exists():
+        return None
+    found = rows(key=page_key(dataset, stage), stage=stage, method=method, metric=metric, **where)
+    if len({r["value"] for r in found}) > 1:
+        raise UserError(f"{metric} of {method} on the {stage} page of {dataset} is not one number")
+    return found[0] if found else None
+
+
+def between(row: dict | None, digits: int = 3) -> str:
+    """`.766 [.758, .774]`, without the interval where there is none; an en dash for no row."""
+    if row is None:
+        return "–"
+    text = f"{row['value']:.{digits}f}"
+    if row["low"] == "":
+        return text
+    return f"{text} [{row['low']:.{digits}f}, {row['high']:.{digits}f}]"
+
+
+def audited() -> list[str]:
+    """Data sets with a *Gone or only hidden?* page."""
+    return [d for d in pages() if notebooks.published("gone-or-hidden", d).exists()]
 
 
 # --- the claims ----------------------------------------------------------------------------------
@@ -213,11 +244,15 @@ def judge(claim: dict, dataset: str, method: str) -> dict:
             text += f"; {min(s['retrain'], s['train']) / r['prepare']:.0f} times with its fit"
         holds = times >= 1000
     else:
-        o, a = s["auc-original"], s[f"auc-{method}"]
-        text = (f"AUC {o['value']:.3f} [{o['low']:.3f}, {o['high']:.3f}] → {a['value']:.3f} "
-                f"[{a['low']:.3f}, {a['high']:.3f}] ({s['forget']})")
+        kind = "lira" if s["lira-original"] else "auc"
+        o, a, r = (s[f"{kind}-{m}"] for m in ("original", method, "retrained"))
+        attack = "online LiRA" if kind == "lira" else "modified entropy"
+        text = f"{attack}: AUC {between(o)} → {between(a)} ({s['forget']})"
         if o["low"] <= 0.5:
             return {"text": text, "verdict": "no evidence: nothing leaked before"}
+        if r:
+            left = (a["value"] - r["value"]) / (o["value"] - r["value"])
+            text += f"; retrained {between(r)}: {100 * left:.0f} % of the excess is left"
         holds = a["high"] < o["low"]
     return {"text": text, "verdict": "holds" if holds else "does not hold"}
 
@@ -365,7 +400,8 @@ def render(source: Path, target: Path) -> None:
         "claims": claims, "paper": paper, "catalog": catalog.catalog(), "alts": alts,
         "identity": identity, "page_key": page_key, "in_turn": in_turn, "request": request,
         "has": has, "ablation": ablation, "compare": compare, "swept": swept,
-        "mean_of": mean_of, "inside_turn": inside_turn,
+        "mean_of": mean_of, "beside": beside, "between": between, "audited": audited,
+        "inside_turn": inside_turn,
     }
     from softprune import findings
 

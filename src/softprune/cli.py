@@ -52,7 +52,12 @@ def build_parser() -> argparse.ArgumentParser:
                    "softprune fit --dataset cifar10 --rung best --classes cat,dog")
     sweep = _command(commands, "sweep", _sweep, "every score, gate and fraction on one classifier",
                      "softprune sweep --dataset digits -p penalty=none -p seed=2")
-    for parser_ in (train, fit, sweep):
+    shadow = _command(commands, "shadows", _shadows, "train the shadow models of an attack",
+                      "softprune shadows --dataset cifar10 --without cat -p width=16")
+    shadow.add_argument("--without", metavar="CLASS",
+                        help="some of them a second time without a class: the retrained targets")
+    shadow.add_argument("--count", type=int, metavar="N", help="how many; default: the profile's")
+    for parser_ in (train, fit, sweep, shadow):
         parser_.add_argument("--dataset", required=True, metavar="NAME")
         parser_.add_argument("--profile", default="laptop", metavar="|".join(PROFILES))
         parser_.add_argument("--threads", type=int, metavar="N",
@@ -271,6 +276,23 @@ def _sweep(arguments) -> None:
     print(artifacts.write_record(
         "sweep", training.run_key(config, bench.images.data_hash), config.as_dict(), rows,
         artifacts.provenance(time.perf_counter() - began)))
+
+
+def _shadows(arguments) -> None:
+    config = _configuration(arguments, arguments.without)
+    from softprune import shadows, training
+
+    images = training.load_images(config)
+    without = None
+    if arguments.without:
+        without, *more = images.class_indices(arguments.without)
+        if more:
+            raise UserError(f"--without {arguments.without}: expected one class")
+    counted = {} if arguments.count is None else {"count": arguments.count}
+    made = shadows.open_set(config, images, **counted)
+    shadows.train_missing(made, without, log=lambda text: print(text, flush=True))
+    twins = "" if without is None else f", {made.plan.retrained} also without {arguments.without}"
+    print(f"{made.plan.count} shadow models of {len(made.labels) // 2} images each{twins}")
 
 
 # --- run -----------------------------------------------------------------------------------------

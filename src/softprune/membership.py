@@ -13,8 +13,14 @@ import torch
 from torch import Tensor
 
 from softprune.errors import UserError, choose
+from softprune.roc import (  # noqa: F401  the statistics are a part of every attack's result
+    delong,
+    delong_reference,
+    roc,
+    smallest_fpr,
+)
 
-ATTACKS = ("confidence", "entropy", "modified-entropy", "loss")
+ATTACKS = ("confidence", "entropy", "modified-entropy", "loss", "neighbour")
 
 
 def confidence(logits: Tensor, labels: Tensor) -> Tensor:
@@ -56,28 +62,51 @@ def modified_entropy_reference(p: list[float], y: int) -> float:
     return total
 
 
-def loss_attack(member_logits: Tensor, other_logits: Tensor, members: Tensor, others: Tensor,
-                folds: int = 5, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Cross-validated logistic regression on the loss: out-of-fold scores of both groups.
+def cross_validated(features: np.ndarray, member: np.ndarray, folds: int = 5,
+                    seed: int = 0) -> np.ndarray:
+    """Out-of-fold scores (N,) of a logistic regression that tells members from others.
 
     Args:
-        member_logits, other_logits: (N, C) and (M, C). members, others: their labels.
+        features: (N, D). member: (N,) 1 for members, 0 for others.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    losses = [
-        torch.nn.functional.cross_entropy(z.double(), y, reduction="none").clamp_max(50).numpy()
-        for z, y in ((member_logits, members), (other_logits, others))
-    ]
-    x = np.concatenate(losses)[:, None]
-    y = np.repeat([1, 0], [len(losses[0]), len(losses[1])])
-    model = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced"))
+    model = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced",
+                                                               max_iter=1000))
     split = StratifiedKFold(folds, shuffle=True, random_state=seed)
     # decision_function, so that folds are compared on one scale; fold noise is a part of the attack
-    scores = cross_val_predict(model, x, y, cv=split, method="decision_function")
+    return cross_val_predict(model, features, member, cv=split, method="decision_function")
+
+
+def losses(logits: Tensor, labels: Tensor) -> np.ndarray:
+    """Cross-entropy (N, 1), cut at 50: a masked class's loss is infinite."""
+    loss = torch.nn.functional.cross_entropy(logits.double(), labels, reduction="none")
+    return loss.clamp_max(50).numpy()[:, None]
+
+
+def other_classes(logits: Tensor, labels: Tensor) -> np.ndarray:
+    """Log-probabilities (N, C - 1) among the classes that are not the image's own.
+
+    What a mask on the class's logit leaves untouched.
+    """
+    own = torch.nn.functional.one_hot(labels, logits.shape[1]).bool()
+    rest = logits.double()[~own].view(len(labels), -1)
+    return rest.log_softmax(1).clamp_min(-50).numpy()
+
+
+def loss_attack(member_logits: Tensor, other_logits: Tensor, members: Tensor, others: Tensor,
+                features=losses, **options) -> tuple[np.ndarray, np.ndarray]:
+    """`cross_validated` on the loss, or on other `features`: scores of both groups.
+
+    Args:
+        member_logits, other_logits: (N, C) and (M, C). members, others: their labels.
+    """
+    x = np.concatenate([features(member_logits, members), features(other_logits, others)])
+    y = np.repeat([1, 0], [len(members), len(others)])
+    scores = cross_validated(x, y, **options)
     return scores[y == 1], scores[y == 0]
 
 
@@ -105,8 +134,10 @@ def attack(name: str, member_logits: Tensor, members: Tensor, other_logits: Tens
         raise UserError(
             f"{len(members)} members and {len(others)} held-out images: expected at least 10 each"
         )
-    if name == "loss":
-        positive, negative = loss_attack(member_logits, other_logits, members, others)
+    if name in ("loss", "neighbour"):
+        positive, negative = loss_attack(
+            member_logits, other_logits, members, others,
+            features=losses if name == "loss" else other_classes)
     else:
         rule = {"confidence": confidence, "entropy": entropy,
                 "modified-entropy": modified_entropy}[name]
@@ -118,36 +149,120 @@ def attack(name: str, member_logits: Tensor, members: Tensor, other_logits: Tens
                         high=min(1.0, auc + reach), members=positive, others=negative)
 
 
-def delong(positive, negative) -> tuple[float, float]:
-    """AUC and its variance (DeLong et al., 1988), by midranks (Sun and Xu, 2014): O(n log n)."""
-    from scipy.stats import rankdata
+def threshold_accuracy(scores, member, groups=None, seed: int = 0) -> float:
+    """Balanced accuracy of a threshold on `scores`, fitted on one half and judged on the other.
 
-    positive, negative = np.asarray(positive, float), np.asarray(negative, float)
-    m, n = len(positive), len(negative)
-    together = rankdata(np.concatenate([positive, negative]))
-    v10 = (together[:m] - rankdata(positive)) / n  # share of negatives below each positive
-    v01 = 1 - (together[m:] - rankdata(negative)) / m
-    auc = float(v10.mean())
-    variance = v10.var(ddof=1) / m + v01.var(ddof=1) / n
-    return auc, float(variance)
+    Args:
+        scores: (N,), higher for members. member: (N,) bool.
+        groups: (N,) classes: a threshold for each of them (Song and Mittal); None is one for all.
 
-
-def delong_reference(positive, negative) -> tuple[float, float]:
-    """`delong` from the definition: every pair compared, ties count one half."""
-    psi = np.array([[float(p > q) + 0.5 * float(p == q) for q in negative] for p in positive])
-    v10, v01 = psi.mean(1), psi.mean(0)
-    return psi.mean(), v10.var(ddof=1) / len(v10) + v01.var(ddof=1) / len(v01)
-
-
-def roc(positive, negative) -> tuple[np.ndarray, np.ndarray]:
-    """False and true positive rates, by scikit-learn, every threshold kept."""
-    from sklearn.metrics import roc_curve
-
-    y = np.repeat([1, 0], [len(positive), len(negative)])
-    fpr, tpr, _ = roc_curve(y, np.concatenate([positive, negative]), drop_intermediate=False)
-    return fpr, tpr
+    Both halves take each part in turn, so no threshold is judged on what it was fitted on.
+    """
+    scores, member = np.asarray(scores, float), np.asarray(member, bool)
+    groups = np.zeros(len(scores), int) if groups is None else np.asarray(groups)
+    half = np.random.default_rng(seed).permutation(len(scores)) % 2
+    said = np.zeros(len(scores), bool)
+    for group in np.unique(groups):
+        for fit in (0, 1):
+            known, judged = (groups == group) & (half == fit), (groups == group) & (half != fit)
+            said[judged] = scores[judged] >= best_threshold(scores[known], member[known])
+    return float((said[member].mean() + (~said[~member]).mean()) / 2)
 
 
-def smallest_fpr(negatives: int) -> float:
-    """The false positive rate below which a true positive rate is not reported: 10 / n."""
-    return 10 / negatives
+def best_threshold(scores, member) -> float:
+    """The value at or above which to say `member`: the largest balanced accuracy here."""
+    if len(set(member.tolist())) < 2:
+        return float("inf")
+    false, true = roc(scores[member], scores[~member])
+    steps = np.unique(scores)[::-1]
+    thresholds = np.concatenate([[np.inf], steps])
+    return float(thresholds[np.argmax(true - false)])
+
+
+# --- the literature's, for comparison only -------------------------------------------------------
+
+FEATURES = ("correctness", "confidence", "entropy", "modified-entropy", "probabilities")
+
+
+def attack_features(name: str, logits: Tensor, labels: Tensor) -> np.ndarray:
+    """One of `FEATURES`, (N, D)."""
+    choose("feature", name, FEATURES)
+    if name == "probabilities":
+        return logits.double().softmax(1).numpy()
+    if name == "correctness":
+        return (logits.argmax(1) == labels).double().numpy()[:, None]
+    rule = {"confidence": confidence, "entropy": entropy, "modified-entropy": modified_entropy}
+    return rule[name](logits, labels).numpy()[:, None]
+
+
+def efficacy(feature: str, shown: tuple, hidden: tuple, asked: tuple, seed: int = 0,
+             most: int = 1000) -> float:
+    """"MIA efficacy" (T3): share of forgotten training images that an SVC calls *non-members*.
+
+    Higher is called better in the literature; a retrained model gives about 1, and so does a mask
+    on one logit: it says that the class is absent, not that its images were forgotten.
+
+    Args:
+        shown: (logits, labels) of retained training images, the members. hidden: of retained
+            test images, the non-members; as many of each, at most `most`. asked: of the
+            forgotten training images.
+    """
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import SVC
+
+    generator = torch.Generator().manual_seed(seed)
+    n = min(len(shown[1]), len(hidden[1]), most)
+
+    def some(logits, labels):
+        few = torch.randperm(len(labels), generator=generator)[:n]
+        return attack_features(feature, logits[few], labels[few])
+
+    x = np.concatenate([some(*shown), some(*hidden)])
+    judge = make_pipeline(StandardScaler(), SVC(C=3, kernel="rbf", gamma="auto"))
+    judge.fit(x, np.repeat([1, 0], n))
+    return float((judge.predict(attack_features(feature, *asked)) == 0).mean())
+
+
+def entropy_regression(shown: tuple, hidden: tuple, asked: tuple) -> float:
+    """Share of forgotten training images that a regression on the entropy calls *members*.
+
+    The direction is the opposite of `efficacy`'s: lower is called better (Golatkar et al.;
+    Chundawat et al.). Arguments as there.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    def feature(logits, labels):
+        return entropy(logits, labels).numpy()[:, None]
+
+    x = np.concatenate([feature(*shown), feature(*hidden)])
+    y = np.repeat([1, 0], [len(shown[1]), len(hidden[1])])
+    judge = LogisticRegression(class_weight="balanced").fit(x, y)
+    return float(judge.predict(feature(*asked)).mean())
+
+
+def distinguishable(first: Tensor, second: Tensor, classes=None, seed: int = 0) -> float:
+    """AUC with which two models' outputs on the same images can be told apart (T2).
+
+    A random forest on the log-probabilities; an image's two outputs stay in one
+    fold, so nothing is recognised by the image itself. Never compared with 1/2 but with the value
+    for two retrained models.
+
+    Args:
+        first, second: (N, C) logits. classes: compare within these classes alone.
+    """
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.model_selection import GroupKFold, cross_val_predict
+
+    def feature(logits):
+        picked = logits.double() if classes is None else logits.double()[:, list(classes)]
+        return picked.log_softmax(1).clamp_min(-30).numpy()
+
+    n = len(first)
+    x = np.concatenate([feature(first), feature(second)])
+    y = np.repeat([1, 0], n)
+    image = np.random.default_rng(seed).permutation(n)
+    judge = RandomForestClassifier(100, min_samples_leaf=5, random_state=seed)
+    score = cross_val_predict(judge, x, y, groups=np.tile(image, 2), cv=GroupKFold(5),
+                              method="predict_proba")[:, 1]
+    return delong(score[y == 1], score[y == 0])[0]

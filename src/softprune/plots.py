@@ -20,9 +20,9 @@ INK, BLUE, ORANGE, GREEN, RED, PURPLE, GREY = (
 )
 SKY = "#56B4E9"
 COLOURS = {"original": INK, "retrained": GREEN, "head-mask": GREY, "soft": BLUE, "hard": RED,
-           "random-channels": ORANGE, "calibrated": SKY, "best": PURPLE}
+           "random-channels": ORANGE, "calibrated": SKY, "best": PURPLE, "best-masked": "#F0E442"}
 MARKERS = {"retrained": "*", "head-mask": "X", "soft": "o", "hard": "s", "random-channels": "^",
-           "original": "D", "calibrated": "v", "best": "P"}
+           "original": "D", "calibrated": "v", "best": "P", "best-masked": "x"}
 
 
 def style() -> None:
@@ -331,3 +331,45 @@ def digit_pictures(images: np.ndarray, labels, guesses, count: int = 12):
     names, tally = np.unique(list(guesses), return_counts=True)
     return figure, (f"{count} test digits of the forgotten class with what they are now taken for; "
                     f"most often {names[tally.argmax()]}.")
+
+
+def percent_grid(values: dict[str, dict[str, float]], what: str):
+    """A heat map of percentages, one row a model, one column a test.
+
+    Args:
+        values: row -> column -> share in [0, 1]. what: a sentence for the alt text.
+    """
+    columns = list(dict.fromkeys(c for row in values.values() for c in row))
+    matrix = 100 * np.array([[row.get(c, np.nan) for c in columns] for row in values.values()])
+    figure, axis = _figure(1, 7.2, 0.4 * len(values) + 1.6)
+    sns.heatmap(matrix, ax=axis, cmap="Blues", vmin=0, vmax=100, annot=True, fmt=".0f",
+                cbar=False, xticklabels=columns, yticklabels=list(values))
+    axis.tick_params(axis="x", rotation=35, length=0)
+    axis.tick_params(axis="y", rotation=0, length=0)
+    parts = [f"{name} from {np.nanmin(r):.0f} to {np.nanmax(r):.0f} percent, highest at "
+             f"{columns[int(np.nanargmax(r))]}" for name, r in zip(values, matrix, strict=True)]
+    return figure, f"{what} " + "; ".join(parts) + "."
+
+
+def relearning(curves: dict[str, dict[str, list[float]]], steps):
+    """Recall of the class against steps of fine-tuning, a panel for each attacker.
+
+    Args:
+        curves: panel -> model -> recalls in [0, 1] after `steps`.
+    """
+    figure, axes = _figure(len(curves), 3.6 * len(curves) + 0.6, 3.8)
+    x = np.arange(len(steps))  # equal distances: the first steps are what matters
+    parts = []
+    for axis, (panel, lines) in zip(np.atleast_1d(axes), curves.items(), strict=True):
+        for name, line in lines.items():
+            axis.plot(x, 100 * np.array(line), marker=MARKERS.get(name, "o"), ms=4, lw=1.3,
+                      color=COLOURS.get(name, PURPLE), label=name)
+        axis.set(title=panel, xticks=x, xticklabels=list(steps), xlabel="steps", ylim=(-3, 103))
+        half = {n: next((s for s, v in zip(steps, line, strict=True) if v >= 0.5), None)
+                for n, line in lines.items()}
+        parts.append(f"{panel}: " + ", ".join(
+            f"{n} " + (f"at half after {s} steps" if s is not None else "below half throughout")
+            for n, s in half.items()))
+    np.atleast_1d(axes)[0].set_ylabel("class recognised (%)")
+    np.atleast_1d(axes)[-1].legend(frameon=False, fontsize="small", bbox_to_anchor=(1, 1))
+    return figure, "Relearning curves. " + ". ".join(parts) + "."

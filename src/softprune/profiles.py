@@ -46,3 +46,24 @@ def profile_defaults(dataset: str, profile: str, side: int | None = None) -> dic
     if dataset not in RECIPES and (side or 0) < 32:
         values.pop("sides", None)
     return values
+
+
+# shadow models: a recipe that memorises, so that an attack has something to find
+SHADOWS: dict[str, dict[str, dict]] = {
+    "digits": {
+        "smoke": {"count": 8, "retrained": 2, "epochs": 4},
+        "laptop": {"count": 64, "retrained": 8, "epochs": 30},
+        "paper": {"count": 256, "retrained": 32, "epochs": 60},
+    },
+    "cifar10": {
+        "smoke": {"count": 4, "retrained": 2, "epochs": 1},
+        "laptop": {"count": 16, "retrained": 4, "pool": 10_000, "epochs": 24, "batch_size": 128},
+        "paper": {"count": 64, "retrained": 16, "epochs": 60, "batch_size": 256},
+    },
+}
+
+
+def shadow_defaults(dataset: str, profile: str) -> dict:
+    """Options of `shadows.ShadowConfig`; sets without their own are treated as CIFAR-10."""
+    choose("profile", profile, PROFILES)
+    return dict(SHADOWS.get(dataset, SHADOWS["cifar10"])[profile])

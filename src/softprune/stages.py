@@ -35,6 +35,35 @@ class Stage:
         config = dataclasses.replace(self.config, without=(cls,))
         return self._checkpoint(config, optional=True)
 
+    def retrained_seeds(self, cls: str, most: int) -> list[Path]:
+        """References retrained without a class, seeds 0, 1, …: as many as there are, `most` at
+        most. On digits those missing are trained now, in seconds each.
+        """
+        import dataclasses
+
+        configs = (dataclasses.replace(self.config, without=(cls,), seed=s) for s in range(most))
+        found = (self._checkpoint(config, optional=True) for config in configs)
+        return [path for path in found if path]
+
+    def shadows(self, cls: int | None = None):
+        """The shadow models of this recipe, `targets`' input, with twins retrained without a class.
+
+        None where they are not trained yet, with a line that says what to type; on digits and at
+        the smoke profile they are trained now.
+        """
+        from softprune import shadows
+
+        found = shadows.open_set(self.config, self.images)
+        if self.config.dataset == "digits" or self.config.profile == "smoke":
+            shadows.train_missing(found, cls)
+        if not found.missing():
+            return found
+        without = "" if cls is None else f" --without {self.images.class_names[cls]}"
+        print(f"{len(found.missing(cls))} of the shadow models are not trained: type `softprune "
+              f"shadows --dataset {self.config.dataset} --profile {self.config.profile}{without}`"
+              " with the same -p")
+        return None
+
     def rung_classes(self, every: int, always=()) -> list[int]:
         """Classes whose gates the ladder fits: every `every`-th, and those of the request.
 
