@@ -52,7 +52,10 @@ def build_parser() -> argparse.ArgumentParser:
                    "softprune fit --dataset cifar10 --rung best --classes cat,dog")
     sweep = _command(commands, "sweep", _sweep, "every score, gate and fraction on one classifier",
                      "softprune sweep --dataset digits -p penalty=none -p seed=2")
-    for parser_ in (train, fit, sweep):
+    tune = _command(commands, "tune", _tune, "choose the baselines' settings on validation images",
+                    "softprune tune --dataset digits --methods ssd,salun")
+    tune.add_argument("--methods", metavar="NAME,...", help="default: all that have any")
+    for parser_ in (train, fit, sweep, tune):
         parser_.add_argument("--dataset", required=True, metavar="NAME")
         parser_.add_argument("--profile", default="laptop", metavar="|".join(PROFILES))
         parser_.add_argument("--threads", type=int, metavar="N",
@@ -249,6 +252,16 @@ def _sweep(arguments) -> None:
     print(artifacts.write_record(
         "sweep", training.run_key(config, bench.images.data_hash), config.as_dict(), rows,
         artifacts.provenance(time.perf_counter() - began)))
+
+
+def _tune(arguments) -> None:
+    bench = _bench(_configuration(arguments))
+    from softprune import tuning
+
+    methods = arguments.methods.split(",") if arguments.methods else tuple(tuning.TRIALS)
+    entry = tuning.tune(bench, methods, log=lambda text: print(text, flush=True))
+    for name in methods:
+        print(f"{name}: {entry['methods'][name]['chosen']}")
 
 
 # --- run -----------------------------------------------------------------------------------------
