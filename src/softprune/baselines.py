@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from softprune import datasets, ladder, models, pruning
-from softprune.unlearning import method
+from softprune.unlearning import logits, method
 
 # --- the classifier alone ------------------------------------------------------------------------
 
@@ -26,7 +26,7 @@ def head_mask(model, forget, access, options, ledger):
     return model
 
 
-@method("head-zero", cite="bias2026shadow")
+@method("head-zero", cite="zheng2026head")
 def head_zero(model, forget, access, options, ledger):
     """The class's row of the classifier, and its bias, set to zero."""
     with ledger.part("edit"), torch.no_grad():
@@ -43,7 +43,7 @@ class BiasShiftOptions:
     shift: float = 5.0
 
 
-@method("bias-shift", BiasShiftOptions, cite="bias2026shadow")
+@method("bias-shift", BiasShiftOptions, cite="zheng2026head")
 def bias_shift(model, forget, access, options, ledger):
     """One number: b_f lowered by `shift`."""
     with ledger.part("edit"), torch.no_grad():
@@ -62,7 +62,7 @@ class Projection(nn.Module):
         return (pooled.flatten(1) @ self.matrix)[:, :, None, None]
 
 
-@method("pour-p", cite="pour2026")
+@method("pour-p", cite="le2026pour")
 def pour_p(model, forget, access, options, ledger):
     r"""z' = (I - w w^T / |w|^2) z with w the class's row of W, placed after the pooling.
 
@@ -115,11 +115,12 @@ class CseOptions:
     score: str = "difference"
 
 
-@method("cse", CseOptions, needs=("table",), cite="pramanik2026cse")
+@method("cse", CseOptions, needs=("table",))
 def cse(model, forget, access, options, ledger):
     r"""h' = M h + (I - M) mu at the last site, folded: W M, and b + W (I - M) mu.
 
     mu: mean over the retained classes' training images, so their mean output stays as it was.
+    After Pramanik et al. (CVPR 2026), at one site and without training of their kind.
     """
     site = models.choose_sites(model, "last")[0]
     table = access.table
@@ -147,8 +148,8 @@ class SvdOptions:
     alpha_f: float = 3.0
     # images of the retained classes together, and of the forgotten ones
     images: int = 900
-    # input patches of a layer, evenly spaced, that a group of images gives at most
-    patches: int = 50_000
+    # input patches of a layer that a group of images gives at most
+    patches: int = 20_000
     seed: int = 0
 
 
@@ -167,18 +168,25 @@ def layer_inputs(model: nn.Module, keep) -> Iterator[None]:
 
 
 def patches(module: nn.Module, x: Tensor, limit: int) -> Tensor:
-    """Rows a layer's flattened kernels are multiplied with, (n <= limit, d)."""
-    if isinstance(module, nn.Conv2d):
-        x = F.unfold(x, module.kernel_size, module.dilation, module.padding, module.stride)
-        x = x.transpose(1, 2).flatten(0, 1)  # (N positions, d)
-    return x[:: max(1, -(-len(x) // limit))]
+    """Rows that a layer's flattened kernels are multiplied with, (n, d), about `limit` at most.
+
+    Positions are drawn once for all images, before patches are copied: most are never made.
+    """
+    if not isinstance(module, nn.Conv2d):
+        return x[:: -(-len(x) // limit)]
+    (size, _), (stride, _), (pad, _) = module.kernel_size, module.stride, module.padding
+    view = F.pad(x, (pad,) * 4).unfold(2, size, stride).unfold(3, size, stride)
+    height, width = view.shape[2:4]  # (N, C, H, W, k, k)
+    drawn = torch.randperm(height * width, generator=torch.Generator().manual_seed(0))
+    at = drawn[: max(1, limit // len(x))].sort().values.to(x.device)
+    return view[:, :, at // width, at % width].transpose(1, 2).flatten(0, 1).flatten(1)
 
 
 @torch.no_grad()
 def grams(model: nn.Module, pixels: Tensor, mean, std, limit: int) -> dict[str, Tensor]:
     """X^T X of every layer's inputs, (d, d): its eigenvalues are the squared singular values."""
     size = 300
-    share = max(1, limit * size // max(size, len(pixels)))
+    share = max(1, limit * min(size, len(pixels)) // len(pixels))
     total: dict[str, Tensor] = {}
 
     def keep(name, module, x):
@@ -239,8 +247,8 @@ class SsdOptions:
     # how much of it is left: lambda F_D / F_f, at most 1
     strength: float = 1.0
     batch: int = 64
-    # training images that F_D is estimated from, equally many of a class; 0 is all
-    images: int = 0
+    # training images that F_D is estimated from, equally many of a class (the paper: all)
+    images: int = 10_000
     seed: int = 0
 
 
@@ -255,7 +263,7 @@ def importances(model: nn.Module, pixels: Tensor, labels: Tensor, mean, std, bat
     model.eval()
     for index in groups:
         x = datasets.normalise(pixels[index].to(device), mean, std)
-        loss = F.cross_entropy(model(x), labels[index].to(device))
+        loss = F.cross_entropy(logits(model, x), labels[index].to(device))
         for t, g in zip(total.values(), torch.autograd.grad(loss, list(parameters.values())),
                         strict=True):
             t += g.square()
@@ -277,7 +285,7 @@ def ssd(model, forget, access, options, ledger):
 
     def whole():
         pixels, labels = access.train
-        few = ladder.pick(labels, options.images, options.seed) if options.images else slice(None)
+        few = ladder.pick(labels, options.images, options.seed)
         return importances(model, pixels[few], labels[few], mean, std, options.batch, options.seed)
 
     known = access.once(f"ssd {options.images} {options.batch} {options.seed}", whole, ledger)

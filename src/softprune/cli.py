@@ -55,6 +55,9 @@ def build_parser() -> argparse.ArgumentParser:
     tune = _command(commands, "tune", _tune, "choose the baselines' settings on validation images",
                     "softprune tune --dataset digits --methods ssd,salun")
     tune.add_argument("--methods", metavar="NAME,...", help="default: all that have any")
+    tune.add_argument("--classes", metavar="CLASS,...", help="default: the set's last")
+    tune.add_argument("--steps", type=int, default=0, metavar="N",
+                      help="shorten the trials of trained methods")
     for parser_ in (train, fit, sweep, tune):
         parser_.add_argument("--dataset", required=True, metavar="NAME")
         parser_.add_argument("--profile", default="laptop", metavar="|".join(PROFILES))
@@ -255,11 +258,13 @@ def _sweep(arguments) -> None:
 
 
 def _tune(arguments) -> None:
-    bench = _bench(_configuration(arguments))
+    bench = _bench(_configuration(arguments, arguments.classes))
     from softprune import tuning
 
+    classes = bench.images.class_indices(arguments.classes) if arguments.classes else ()
     methods = arguments.methods.split(",") if arguments.methods else tuple(tuning.TRIALS)
-    entry = tuning.tune(bench, methods, log=lambda text: print(text, flush=True))
+    entry = tuning.tune(bench, methods, classes, arguments.steps,
+                        log=lambda text: print(text, flush=True))
     for name in methods:
         print(f"{name}: {entry['methods'][name]['chosen']}")
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from softprune import models, training
 from softprune.errors import UserError
-from softprune.unlearning import Access, method
+from softprune.unlearning import Access, logits, method
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class DescentOptions:
     """What all trained baselines share."""
 
     rate: float = 0.02
-    steps: int = 170
+    steps: int = 120
     # images a step
     retained: int = 128
     forgotten: int = 32
@@ -48,13 +48,6 @@ def stream(access: Access, forget, retained: bool, batch: int, seed: int
     for epoch in itertools.count():
         yield from training.epoch_batches(recipe, pixels, labels, access.images.mean,
                                           access.images.std, epoch)
-
-
-def logits(model: nn.Module, x: Tensor) -> Tensor:
-    """Logits (N, C) in float32, through bfloat16 where that is fast."""
-    fast = training.has_fast_bfloat16(x.device)
-    with torch.autocast(x.device.type, torch.bfloat16, enabled=fast):
-        return model(x).float()
 
 
 def logits_alone(model: nn.Module, x: Tensor) -> Tensor:

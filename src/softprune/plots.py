@@ -422,5 +422,5 @@ def rank_intervals(ranks: dict[str, dict[str, tuple[float, float, float]]]):
         parts.append(f"{criterion}: " + ", ".join(
             f"{m} {ranks[criterion][m][0]:.0f} [{ranks[criterion][m][1]:.0f}, "
             f"{ranks[criterion][m][2]:.0f}]" for m in near))
-    return figure, (f"Ranks of {len(methods)} methods with 90 percent bootstrap intervals, 1 nearest "
-                    "the retrained model. Nearest by " + "; ".join(parts) + ".")
+    return figure, (f"Ranks of {len(methods)} methods with 90 percent bootstrap intervals, 1 "
+                    "nearest the retrained model. Nearest by " + "; ".join(parts) + ".")

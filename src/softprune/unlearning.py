@@ -95,6 +95,13 @@ class Access:
         return made
 
 
+def logits(model: nn.Module, x: Tensor) -> Tensor:
+    """Logits (N, C) in float32, through bfloat16 where that is fast."""
+    fast = training.has_fast_bfloat16(x.device)
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=fast):
+        return model(x).float()
+
+
 def registry() -> dict[str, Method]:
     """All methods by name."""
     from softprune import baselines, finetuning  # noqa: F401  they enter themselves
