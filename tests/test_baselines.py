@@ -2,7 +2,13 @@
 
 import copy
 import dataclasses
+import json
 import math
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,10 +16,12 @@ from torch import nn
 
 from softprune import (
     baselines,
+    distances,
     evaluation,
     finetuning,
     headtohead,
     models,
+    notebooks,
     requests,
     training,
     tuning,
@@ -21,6 +29,7 @@ from softprune import (
 )
 from softprune.errors import UserError
 
+ROOT = Path(__file__).resolve().parents[1]
 QUICK = {"steps": 6, "retained": 32, "forgotten": 16}
 REGISTERED = sorted(unlearning.registry())
 
@@ -356,10 +365,10 @@ def test_ranks_put_the_reference_itself_first(contest, smoke):
 
     reference = outcome("retrained", run("retrain", smoke, contest.access, epochs=3))
     twin = dataclasses.replace(reference, method="twin")
-    found = headtohead.ranks(contest, [outcome("original", smoke.model), twin], reference, draws=20)
+    found = distances.ranks(contest, [outcome("original", smoke.model), twin], reference, draws=20)
     for criterion, by_method in found.items():
         assert by_method["twin"][0] == 1 and by_method["original"][0] > 1, criterion
-    assert headtohead.confusion_distance(contest, twin, reference) == 0
+    assert distances.confusion_distance(contest, twin, reference) == 0
 
 
 def test_run_times_first_and_judges_all(contest):
@@ -397,8 +406,40 @@ def test_trained_methods_are_not_run_for_every_class(contest):
 
 def test_moved_counts_numbers_and_tells_head_from_inside(smoke, access):
     numbers = sum(p.numel() for p in smoke.model.parameters())
-    share, head, inside = headtohead.moved(smoke.model, run("bias-shift", smoke, access))
+    share, head, inside = distances.moved(smoke.model, run("bias-shift", smoke, access))
     assert share == pytest.approx(1 / numbers) and head > 0 and inside == 0
-    share, head, inside = headtohead.moved(smoke.model, run("head-mask", smoke, access))
+    share, head, inside = distances.moved(smoke.model, run("head-mask", smoke, access))
     assert share == pytest.approx(1 / numbers) and head == 0 and inside == 0
-    assert headtohead.moved(smoke.model, run("cdp", smoke, access))[2] > 0
+    assert distances.moved(smoke.model, run("cdp", smoke, access))[2] > 0
+
+
+def test_template_is_stripped_short_and_opens_with_its_parameters():
+    path = notebooks.template("head-to-head")
+    cells = notebooks.read(path).cells
+    assert all(not c.outputs and c.execution_count is None for c in cells if c.cell_type == "code")
+    assert len(cells) <= 25
+    named = cells[2].source.split('names = "')[1].split('"')[0].split()
+    assert named == list(notebooks.parameters(path))
+
+
+def test_notebook_runs_at_smoke_and_writes_the_contracts_rows(tmp_path):
+    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
+    (tmp_path / "data").mkdir()
+    for name in ("catalog.yml", "paper.yml", "baselines.yml"):
+        shutil.copy(ROOT / "data" / name, tmp_path / "data")
+    environment = os.environ | {"SOFTPRUNE_ROOT": str(tmp_path),
+                                "SOFTPRUNE_CACHE": str(tmp_path / "cache")}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    code = ("from softprune import notebooks as n; n.run('head-to-head', n.check('head-to-head', "
+            "{'dataset': 'digits', 'profile': 'smoke', 'trained': False}))")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
+                          env=environment, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    record = next((tmp_path / "data/results/digits/smoke").glob("head-to-head-*.json"))
+    rows = json.loads(record.read_text())["rows"]
+    methods = {r["method"] for r in rows}
+    assert methods == {"original", "retrained", *headtohead.FAST}
+    for method in methods - {"original"}:
+        mine = {r["metric"] for r in rows if r["method"] == method}
+        assert {"time-edit", "time-request", "accuracy", "accuracy-inside-only",
+                "accuracy-head-refit", "js-confusion", "auc-t1-modified-entropy"} <= mine, method

@@ -139,23 +139,18 @@ def synchronize() -> None:
 
 @dataclass
 class TimeLedger:
-    """Seconds of a request, told apart: prepare, select, edit, save, verify.
-
-    `cpu` holds the processor's seconds of the same parts: what a busy machine does not stretch.
-    """
+    """Seconds of a request, told apart: prepare, select, edit, save, verify."""
 
     seconds: dict[str, float] = field(default_factory=dict)
-    cpu: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def part(self, name: str):
         """Time the block as `name`."""
         synchronize()
-        began, worked = time.perf_counter(), time.process_time()
+        began = time.perf_counter()
         yield
         synchronize()
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
-        self.cpu[name] = self.cpu.get(name, 0.0) + time.process_time() - worked
 
     def rows(self, method: str, **more) -> list[dict]:
         """`time-<part>` rows."""

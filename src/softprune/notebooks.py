@@ -28,8 +28,8 @@ MODULES = {
     "channel-identification": ("channels", "evaluation"),
     "soft-pruning": ("pruning", "ladder", "requests", "evaluation", "channels"),
     "membership-inference": ("membership", "requests", "pruning"),
-    "head-to-head": ("headtohead", "baselines", "finetuning", "unlearning", "requests", "ladder",
-                     "pruning", "membership", "evaluation"),
+    "head-to-head": ("headtohead", "distances", "baselines", "finetuning", "unlearning",
+                     "requests", "ladder", "pruning", "membership", "evaluation"),
 }
 BADGES = {"smoke": "smoke profile: a test run, not a result",
           "laptop": "laptop profile: 2 cores, no GPU", "paper": "paper profile: one GPU"}
