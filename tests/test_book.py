@@ -10,7 +10,7 @@ import pytest
 import yaml
 from bs4 import BeautifulSoup
 
-from softprune import artifacts, book, notebooks, paths
+from softprune import artifacts, book, comparisons, notebooks, paths
 from softprune.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -22,7 +22,8 @@ def html(tmp_path_factory):
     patch = pytest.MonkeyPatch()
     patch.setattr(paths, "results", lambda: ROOT / "data" / "results")
     for cached in (book.records, book.table, book.page_record, book.identity, book.summary,
-                   book.in_turn, book.request):
+                   book.in_turn, book.request, comparisons.classes,
+                   comparisons.compared_methods):
         cached.cache_clear()
     index = book.build(tmp_path_factory.mktemp("book"))
     patch.undo()

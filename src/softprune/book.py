@@ -235,6 +235,8 @@ def judge(claim: dict, dataset: str, method: str) -> dict:
             text += f"; {r['prepare']:.0f} s a class beforehand"
         holds = seconds < 0.01
     elif kind == "faster":
+        if (found := judge_speed(dataset, method)) is not None:
+            return found
         if s["retrain"] is None:
             return {"text": "no retrained model yet", "verdict": "open"}
         # the shorter of two trainings: they are timed beside other work
@@ -254,6 +256,24 @@ def judge(claim: dict, dataset: str, method: str) -> dict:
             left = (a["value"] - r["value"]) / (o["value"] - r["value"])
             text += f"; retrained {between(r)}: {100 * left:.0f} % of the excess is left"
         holds = a["high"] < o["low"]
+    return {"text": text, "verdict": "holds" if holds else "does not hold"}
+
+
+def judge_speed(dataset: str, method: str) -> dict | None:
+    """The claim of speed from the head-to-head record; None where there is none."""
+    from softprune import comparisons
+
+    if dataset not in comparisons.compared():
+        return None
+    own = comparisons.compared_row(dataset, method)
+    said, holds = [], True
+    for other in comparisons.speed_bar(dataset):
+        times = other["ratio"] / own["ratio"]
+        holds = holds and times >= other["bar"]
+        said.append(f"{times:,.0f} times against {other['method']}")
+    text = f"select and edit {1000 * own['request']:.2f} ms: " + ", ".join(said)
+    if method in ("calibrated", "best"):
+        text += f"; the class's fit beforehand, {own['prepare']:.1f} s by the clock, not counted"
     return {"text": text, "verdict": "holds" if holds else "does not hold"}
 
 
@@ -388,6 +408,9 @@ def render(source: Path, target: Path) -> None:
     swept = {d: w for d, w in SWEPT.items() if rows(stage="sweep", dataset=d, width=w)}
     alts |= {f"ablation-{d}": ablation_picture(d, w, target / "images" / f"ablation-{d}.png")
              for d, w in swept.items()}
+    from softprune import comparisons  # it reads this module
+
+    alts |= comparisons.pictures(target / "images")
     environment = jinja2.Environment(
         variable_start_string="[[", variable_end_string="]]", block_start_string="[%",
         block_end_string="%]", comment_start_string="[##", comment_end_string="##]",
@@ -406,6 +429,7 @@ def render(source: Path, target: Path) -> None:
     from softprune import findings
 
     environment.globals |= findings.helpers()
+    environment.globals |= comparisons.globals_for_pages()
     for page in sorted(target.rglob("*.md")):
         try:
             page.write_text(environment.from_string(page.read_text()).render())

@@ -57,7 +57,13 @@ def build_parser() -> argparse.ArgumentParser:
     shadow.add_argument("--without", metavar="CLASS",
                         help="some of them a second time without a class: the retrained targets")
     shadow.add_argument("--count", type=int, metavar="N", help="how many; default: the profile's")
-    for parser_ in (train, fit, sweep, shadow):
+    tune = _command(commands, "tune", _tune, "choose the baselines' settings on validation images",
+                    "softprune tune --dataset digits --methods ssd,salun")
+    tune.add_argument("--methods", metavar="NAME,...", help="default: all that have any")
+    tune.add_argument("--classes", metavar="CLASS,...", help="default: the set's last")
+    tune.add_argument("--steps", type=int, default=0, metavar="N",
+                      help="shorten the trials of trained methods")
+    for parser_ in (train, fit, sweep, shadow, tune):
         parser_.add_argument("--dataset", required=True, metavar="NAME")
         parser_.add_argument("--profile", default="laptop", metavar="|".join(PROFILES))
         parser_.add_argument("--threads", type=int, metavar="N",
@@ -293,6 +299,18 @@ def _shadows(arguments) -> None:
     shadows.train_missing(made, without, log=lambda text: print(text, flush=True))
     twins = "" if without is None else f", {made.plan.retrained} also without {arguments.without}"
     print(f"{made.plan.count} shadow models of {len(made.labels) // 2} images each{twins}")
+
+
+def _tune(arguments) -> None:
+    bench = _bench(_configuration(arguments, arguments.classes))
+    from softprune import tuning
+
+    classes = bench.images.class_indices(arguments.classes) if arguments.classes else ()
+    methods = arguments.methods.split(",") if arguments.methods else tuple(tuning.TRIALS)
+    entry = tuning.tune(bench, methods, classes, arguments.steps,
+                        log=lambda text: print(text, flush=True))
+    for name in methods:
+        print(f"{name}: {entry['methods'][name]['chosen']}")
 
 
 # --- run -----------------------------------------------------------------------------------------
