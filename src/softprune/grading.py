@@ -11,6 +11,7 @@ import re
 import shutil
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 
 from nbgrader.api import Gradebook
@@ -186,7 +187,8 @@ def grade(course: Path, student: str, name: str, seconds: int) -> None:
 
 def fail(course: Path, student: str, name: str, reason: str) -> None:
     """No marks from tests for a submission that could not be graded, and a page that says why."""
-    with gradebook(course) as book:
+    with warnings.catch_warnings(), gradebook(course) as book:
+        warnings.simplefilter("ignore")  # nbgrader's own use of its database
         book.update_or_create_student(student)
         submission = book.update_or_create_submission(name, student)
         for notebook in submission.notebooks:
