@@ -21,6 +21,13 @@ test: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ruff check .
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
 
+# one source, two books: assignments as released, or with solutions and teacher's notes
+student-book: $(READY)
+	$(BIN)/python -m softprune.book --edition student
+
+teacher-book: $(READY)
+	$(BIN)/python -m softprune.book --edition teacher
+
 # every seeded mistake, all five assignments through nbgrader, submissions that misbehave
 test-class: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m slow tests/test_assignments.py tests/test_classroom.py

@@ -98,6 +98,20 @@ def release(course: Path, wanted: list[str] | None = None,
     return made
 
 
+def released(notebook: Path) -> str:
+    """A source notebook as students get it, by nbgrader's own steps, without a gradebook."""
+    import nbformat
+
+    config = configuration(notebook.parent)
+    from nbgrader import preprocessors as steps
+
+    made = nbformat.read(notebook, 4)
+    for step in (steps.ClearSolutions, steps.ClearOutput, steps.ClearHiddenTests,
+                 steps.ClearMarkScheme):
+        made, _ = step(config=config).preprocess(made, {})
+    return nbformat.writes(made) + "\n"
+
+
 def last_line(done: dict) -> str:
     """The line of nbgrader's log that says what went wrong."""
     text = (done.get("error") or "") + "\n" + (done.get("log") or "")
