@@ -394,6 +394,8 @@ def render(source: Path, target: Path, edition: str = "student") -> None:
     """
     import jinja2
 
+    from softprune import sliders
+
     if target.exists():
         shutil.rmtree(target)
     shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
@@ -419,6 +421,7 @@ def render(source: Path, target: Path, edition: str = "student") -> None:
         "identity": identity, "page_key": page_key, "in_turn": in_turn, "request": request,
         "has": has, "ablation": ablation, "compare": compare, "swept": swept,
         "mean_of": mean_of, "edition": edition, "assignments": assignments, "mistakes": mistakes,
+        "sliders": sliders,
     }
     for page in sorted(target.rglob("*.md")):
         try:

@@ -21,13 +21,18 @@ from softprune.profiles import PROFILES
 # the walkthrough, in the order it is executed: what `all` means
 STAGES = ("orthogonal-training", "channel-identification", "soft-pruning", "membership-inference")
 # pages beside it, with the number of their notebook: each needs a trained model, not the others
-BESIDE = {}
+BESIDE = {
+    "break-it": 9,
+    "toy": 10,
+}
 # what a stage imports, so that a change of a figure does not make a training stale
 MODULES = {
     "orthogonal-training": ("training", "orthogonality", "models", "datasets", "profiles"),
     "channel-identification": ("channels", "evaluation"),
     "soft-pruning": ("pruning", "ladder", "requests", "evaluation", "channels"),
     "membership-inference": ("membership", "requests", "pruning"),
+    "break-it": ("breakit", "membership", "pruning", "requests"),
+    "toy": ("toy", "toy_plots", "membership", "evaluation"),
 }
 BADGES = {"smoke": "smoke profile: a test run, not a result",
           "laptop": "laptop profile: 2 cores, no GPU", "paper": "paper profile: one GPU"}
