@@ -125,6 +125,22 @@ def build_parser() -> argparse.ArgumentParser:
     load.add_argument("path", metavar="PATH")
     load.add_argument("--name", required=True)
     load.add_argument("--size", type=int, metavar="PIXELS", help="resize to a square")
+
+    lessons = commands.add_parser("class", help="release assignments, grade submissions")
+    verbs = lessons.add_subparsers(metavar="VERB", required=True)
+    give = _command(verbs, "release", _class_release, "write what students get: no solutions",
+                    "softprune class release course")
+    mark = _command(verbs, "grade", _class_grade, "grade submitted/STUDENT/NAME/NAME.ipynb",
+                    "softprune class grade course --jobs 2")
+    for parser_ in (give, mark):
+        parser_.add_argument("folder", metavar="DIR", help="the course: an nbgrader course folder")
+        parser_.add_argument("--assignment", action="append", metavar="NAME",
+                             help="only this one; may be repeated")
+    mark.add_argument("--jobs", type=int, default=2, help="submissions at a time")
+    mark.add_argument("--cell-seconds", type=int, default=60, metavar="S",
+                      help="a cell that takes longer is interrupted")
+    mark.add_argument("--seconds", type=int, default=300, metavar="S",
+                      help="a submission that takes longer is stopped")
     return parser
 
 
@@ -527,6 +543,26 @@ def _data_import(arguments) -> None:
 
     print(sources.import_folder(Path(arguments.path).expanduser(), arguments.name,
                                 arguments.size, progress=tqdm))
+
+
+# --- class ---------------------------------------------------------------------------------------
+
+
+def _class_release(arguments) -> None:
+    from softprune import classroom
+
+    course = Path(arguments.folder).expanduser()
+    classroom.release(course, arguments.assignment, log=lambda text: print(text, flush=True))
+
+
+def _class_grade(arguments) -> None:
+    from softprune import classroom
+
+    limits = classroom.Limits(cell=arguments.cell_seconds, submission=arguments.seconds,
+                              jobs=arguments.jobs)
+    course = Path(arguments.folder).expanduser()
+    print(classroom.grade(course, arguments.assignment, limits,
+                          log=lambda text: print(text, flush=True)))
 
 
 if __name__ == "__main__":
