@@ -78,7 +78,7 @@ def test_a_mask_of_the_head_is_not_taken_for_forgetting(smoke, monkeypatch):
             "conv2"],
         "conv3": smoke.gates((c,), fraction=1.0, gate="hard")["conv3"]})
     options = dataclasses.replace(ladder.base("best", "digits"), sites="conv2,conv3")
-    made = choosing.judge(smoke, options, [3])
+    made = choosing.judge(ladder.Fitter(smoke.model, smoke.images, options), smoke, [3])
     _, base, labels = smoke.outputs("validation")
     known = requests.retained_and_forgotten(base, labels, (3,))[1]
     assert known > 0.5 and made["inside"] == pytest.approx(known)
@@ -114,6 +114,22 @@ def test_the_committed_choices_are_settings_with_a_record():
             found = list((paths.root() / "data/results" / dataset).glob(
                 f"*/ladder-{choice['record']}.json"))
             assert len(found) == 1, (dataset, rung)
+
+
+def test_a_turned_fitter_shares_maps_and_fits_what_a_new_one_fits(smoke):
+    short = {"steps": 4, "rounds": 1, "pool": 200}
+    first = ladder.Fitter(smoke.model, smoke.images, dataclasses.replace(
+        ladder.base("best", "digits"), **short))
+    first.fit(3)
+    for sites, margin, shared in (("inner", 2.0, True), ("inner,last", 1.0, True),
+                                  ("conv2", 1.0, False), ("last", 1.0, False)):
+        options = dataclasses.replace(first.options, sites=sites, margin=margin)
+        turned, new = first.turned(options), ladder.Fitter(smoke.model, smoke.images, options)
+        assert (turned.pool is first.pool) is shared and turned.at_head == new.at_head
+        ours, theirs = turned.fit(3), new.fit(3)
+        assert ours.keys() == theirs.keys() == {s.name for s in turned.sites}
+        for name in ours:
+            assert (ours[name] == theirs[name]).all()
 
 
 def test_a_bench_and_its_fits_are_where_pick_device_says(smoke, digits, monkeypatch):

@@ -74,7 +74,7 @@ def changed(best: FitOptions, change: dict) -> FitOptions:
     return dataclasses.replace(best, **change)
 
 
-def judge(bench: requests.Bench, options: FitOptions, classes) -> dict:
+def judge(fitter: ladder.Fitter, bench: requests.Bench, classes) -> dict:
     """Fit each of `classes` and look at the validation split.
 
     Returns:
@@ -82,7 +82,6 @@ def judge(bench: requests.Bench, options: FitOptions, classes) -> dict:
         recognised under the untouched classifier, and the larger of both), `seconds` a class.
     """
     began = time.perf_counter()
-    fitter = ladder.Fitter(bench.model, bench.images, options)
     fitted = {c: fitter.fit(c) for c in classes}
     seconds = (time.perf_counter() - began) / len(fitted)
 
@@ -92,7 +91,7 @@ def judge(bench: requests.Bench, options: FitOptions, classes) -> dict:
 
     made = turn(lambda g: g)
     inside = made if fitter.at_head else turn(bench.inside)
-    return {"options": options, "seconds": seconds, "inside": inside["forgotten-mean"],
+    return {"options": fitter.options, "seconds": seconds, "inside": inside["forgotten-mean"],
             "left": max(made["forgotten-mean"], inside["forgotten-mean"]), **made}
 
 
@@ -102,11 +101,13 @@ def search(bench: requests.Bench, rung: str, log: Callable[[dict], None] | None 
     expect("rung", rung, ladder.RUNGS)
     classes = sample(len(bench.images.class_names))
     best, tried = ladder.base(rung, bench.images.name), {}
+    fitter = ladder.Fitter(bench.model, bench.images, best)
     for axis in AXES[rung] if axes is None else axes:
         for change in axis:
             options = changed(best, change)
             if options not in tried:
-                tried[options] = judge(bench, options, classes)
+                fitter = fitter.turned(options)  # shares the maps in front of the gates
+                tried[options] = judge(fitter, bench, classes)
                 if log:
                     log(tried[options])
         best = prefer(list(tried.values()))["options"]
