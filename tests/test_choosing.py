@@ -24,9 +24,9 @@ def trial(forgotten, inside, change):
 
 
 def test_the_rule_by_hand():
-    met, cheaper = trial(0.01, 0.0, -0.004), trial(0.0, 0.01, -0.003)
+    met, cheaper = trial(0.002, 0.0, -0.004), trial(0.0, 0.002, -0.003)
     hiding, worse = trial(0.0, 0.3, 0.01), trial(0.0, 0.4, 0.02)
-    costly, dear = trial(0.0, 0.01, -0.01), trial(0.01, 0.01, -0.02)
+    costly, dear = trial(0.0, 0.002, -0.01), trial(0.001, 0.001, -0.02)
     loose = trial(0.02, 0.02, 0.0)
     every = [loose, dear, costly, worse, hiding, met, cheaper]
     for expected in (cheaper, met, hiding, worse, costly, dear, loose):
@@ -102,6 +102,16 @@ def test_the_choice_is_recorded_remembered_and_used(smoke, monkeypatch, own_root
     assert {r["split"] for r in record["rows"]} == {"validation"}
     assert ladder.options("calibrated", "digits").margin == stored["set"]["margin"]
     assert ladder.options("best", "digits") == ladder.base("best", "digits")
+    # a longer axis makes only what is new, and the record keeps everything
+    monkeypatch.setitem(choosing.AXES, "calibrated", [[{"margin": m} for m in (3.0, 5.0)]])
+    assert cli.main(words) == 0 and capsys.readouterr().out.count("left") == 1
+    again, = artifacts.read_records("digits", "smoke", "ladder")
+    assert sorted(t["margin"] for t in again["extra"]["trials"]) == [0.3, 3.0, 5.0]
+    values = [{(r["metric"], r["gate"]): r["value"] for r in x["rows"] if "time" not in r["metric"]}
+              for x in (record, again)]
+    order = [t["margin"] for t in again["extra"]["trials"]]
+    for metric in ("trial-forgotten-mean", "trial-change-mean"):
+        assert values[1][metric, f"trial-{order.index(0.3)}"] == values[0][metric, "trial-0"]
     with pytest.raises(UserError, match="unknown rung"):
         choosing.search(smoke, "worst")
 
