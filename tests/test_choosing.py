@@ -24,9 +24,9 @@ def trial(forgotten, inside, change):
 
 
 def test_the_rule_by_hand():
-    met, cheaper = trial(0.01, 0.0, -0.004), trial(0.0, 0.01, -0.003)
+    met, cheaper = trial(0.002, 0.0, -0.004), trial(0.0, 0.002, -0.003)
     hiding, worse = trial(0.0, 0.3, 0.01), trial(0.0, 0.4, 0.02)
-    costly, dear = trial(0.0, 0.01, -0.01), trial(0.01, 0.01, -0.02)
+    costly, dear = trial(0.0, 0.002, -0.01), trial(0.001, 0.001, -0.02)
     loose = trial(0.02, 0.02, 0.0)
     every = [loose, dear, costly, worse, hiding, met, cheaper]
     for expected in (cheaper, met, hiding, worse, costly, dear, loose):
@@ -78,7 +78,7 @@ def test_a_mask_of_the_head_is_not_taken_for_forgetting(smoke, monkeypatch):
             "conv2"],
         "conv3": smoke.gates((c,), fraction=1.0, gate="hard")["conv3"]})
     options = dataclasses.replace(ladder.base("best", "digits"), sites="conv2,conv3")
-    made = choosing.judge(smoke, options, [3])
+    made = choosing.judge(ladder.Fitter(smoke.model, smoke.images, options), smoke, [3])
     _, base, labels = smoke.outputs("validation")
     known = requests.retained_and_forgotten(base, labels, (3,))[1]
     assert known > 0.5 and made["inside"] == pytest.approx(known)
@@ -102,6 +102,16 @@ def test_the_choice_is_recorded_remembered_and_used(smoke, monkeypatch, own_root
     assert {r["split"] for r in record["rows"]} == {"validation"}
     assert ladder.options("calibrated", "digits").margin == stored["set"]["margin"]
     assert ladder.options("best", "digits") == ladder.base("best", "digits")
+    # a longer axis makes only what is new, and the record keeps everything
+    monkeypatch.setitem(choosing.AXES, "calibrated", [[{"margin": m} for m in (3.0, 5.0)]])
+    assert cli.main(words) == 0 and capsys.readouterr().out.count("left") == 1
+    again, = artifacts.read_records("digits", "smoke", "ladder")
+    assert sorted(t["margin"] for t in again["extra"]["trials"]) == [0.3, 3.0, 5.0]
+    values = [{(r["metric"], r["gate"]): r["value"] for r in x["rows"] if "time" not in r["metric"]}
+              for x in (record, again)]
+    order = [t["margin"] for t in again["extra"]["trials"]]
+    for metric in ("trial-forgotten-mean", "trial-change-mean"):
+        assert values[1][metric, f"trial-{order.index(0.3)}"] == values[0][metric, "trial-0"]
     with pytest.raises(UserError, match="unknown rung"):
         choosing.search(smoke, "worst")
 
@@ -114,6 +124,22 @@ def test_the_committed_choices_are_settings_with_a_record():
             found = list((paths.root() / "data/results" / dataset).glob(
                 f"*/ladder-{choice['record']}.json"))
             assert len(found) == 1, (dataset, rung)
+
+
+def test_a_turned_fitter_shares_maps_and_fits_what_a_new_one_fits(smoke):
+    short = {"steps": 4, "rounds": 1, "pool": 200}
+    first = ladder.Fitter(smoke.model, smoke.images, dataclasses.replace(
+        ladder.base("best", "digits"), **short))
+    first.fit(3)
+    for sites, margin, shared in (("inner", 2.0, True), ("inner,last", 1.0, True),
+                                  ("conv2", 1.0, False), ("last", 1.0, False)):
+        options = dataclasses.replace(first.options, sites=sites, margin=margin)
+        turned, new = first.turned(options), ladder.Fitter(smoke.model, smoke.images, options)
+        assert (turned.pool is first.pool) is shared and turned.at_head == new.at_head
+        ours, theirs = turned.fit(3), new.fit(3)
+        assert ours.keys() == theirs.keys() == {s.name for s in turned.sites}
+        for name in ours:
+            assert (ours[name] == theirs[name]).all()
 
 
 def test_a_bench_and_its_fits_are_where_pick_device_says(smoke, digits, monkeypatch):

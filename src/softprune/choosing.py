@@ -25,7 +25,7 @@ from softprune import artifacts, ladder, paths, requests, training
 from softprune.errors import choose as expect
 from softprune.ladder import FitOptions
 
-LIMIT = 0.01  # share of the class's validation images that may still be recognised
+LIMIT = 0.002  # share of the class's validation images that may still be recognised
 LOSS = 0.005  # accuracy that the other classes may lose
 SAMPLE = 5  # classes a trial forgets in turn, at most
 
@@ -37,7 +37,7 @@ AXES: dict[str, list[list[dict]]] = {
         [{"pull": p} for p in (0.02, 0.002)],
     ],
     "best": [
-        [{"margin": m} for m in (0.1, 0.3, 1.0)],
+        [{"margin": m} for m in (0.1, 0.3, 1.0, 3.0)],
         [{"keep": k} for k in ("teacher", "labels")],
         [{}, {"sites": "+last"}],
     ],
@@ -74,7 +74,7 @@ def changed(best: FitOptions, change: dict) -> FitOptions:
     return dataclasses.replace(best, **change)
 
 
-def judge(bench: requests.Bench, options: FitOptions, classes) -> dict:
+def judge(fitter: ladder.Fitter, bench: requests.Bench, classes) -> dict:
     """Fit each of `classes` and look at the validation split.
 
     Returns:
@@ -82,7 +82,6 @@ def judge(bench: requests.Bench, options: FitOptions, classes) -> dict:
         recognised under the untouched classifier, and the larger of both), `seconds` a class.
     """
     began = time.perf_counter()
-    fitter = ladder.Fitter(bench.model, bench.images, options)
     fitted = {c: fitter.fit(c) for c in classes}
     seconds = (time.perf_counter() - began) / len(fitted)
 
@@ -92,48 +91,90 @@ def judge(bench: requests.Bench, options: FitOptions, classes) -> dict:
 
     made = turn(lambda g: g)
     inside = made if fitter.at_head else turn(bench.inside)
-    return {"options": options, "seconds": seconds, "inside": inside["forgotten-mean"],
+    return {"options": fitter.options, "seconds": seconds, "inside": inside["forgotten-mean"],
             "left": max(made["forgotten-mean"], inside["forgotten-mean"]), **made}
 
 
 def search(bench: requests.Bench, rung: str, log: Callable[[dict], None] | None = None,
-           axes: list | None = None) -> tuple[FitOptions, list[dict]]:
-    """The setting of a rung by the rule, and everything that was tried."""
+           axes: list | None = None, known: list[dict] = ()) -> tuple[FitOptions, list[dict]]:
+    """The setting of a rung by the rule, and everything that was tried.
+
+    Args:
+        known: trials of before, as `search` returned them: they are not made again.
+    """
     expect("rung", rung, ladder.RUNGS)
     classes = sample(len(bench.images.class_names))
     best, tried = ladder.base(rung, bench.images.name), {}
+    known, fitter = {t["options"]: t for t in known}, None
     for axis in AXES[rung] if axes is None else axes:
         for change in axis:
             options = changed(best, change)
-            if options not in tried:
-                tried[options] = judge(bench, options, classes)
+            if options not in tried and options in known:
+                tried[options] = known[options]
+            elif options not in tried:
+                fitter = (fitter.turned(options) if fitter  # shares the maps before the gates
+                          else ladder.Fitter(bench.model, bench.images, options))
+                tried[options] = judge(fitter, bench, classes)
                 if log:
                     log(tried[options])
         best = prefer(list(tried.values()))["options"]
     return best, list(tried.values())
 
 
+def record_of(bench: requests.Bench, rung: str) -> tuple[dict, str]:
+    """Parameters and key of the run record in which a rung's trials stand."""
+    config = training.TrainConfig.from_dict(bench.sidecar["config"]).as_dict()
+    return config, artifacts.short_hash({"config": config, "rung": rung,
+                                         "classes": list(sample(len(bench.images.class_names))),
+                                         "weights": bench.sidecar["sha256"]})
+
+
+# metric of a trial's row -> its key in what `judge` returns
+_METRICS = {"trial-forgotten-mean": "forgotten-mean", "trial-inside-mean": "inside",
+            "trial-forgotten-worst": "forgotten-worst", "trial-change-mean": "change-mean",
+            "trial-change-worst": "change-worst"}
+
+
 def choose(bench: requests.Bench, rung: str, log=None, axes: list | None = None) -> FitOptions:
-    """Search, write a run record (stage `ladder`), and put the choice into `data/ladder.json`."""
+    """Search, write a run record (stage `ladder`), and put the choice into `data/ladder.json`.
+
+    Trials of an earlier record of the same weights are read from it, and stay in it.
+    """
     began = time.perf_counter()
-    best, tried = search(bench, rung, log, axes)
+    parameters, key = record_of(bench, rung)
+    before = known_trials(parameters, key)
+    best, tried = search(bench, rung, log, axes, before)
+    tried += [t for t in before if t["options"] not in {t["options"] for t in tried}]
     rows, extra = [], []
     for number, t in enumerate(tried):
-        said = {"split": "validation", "sites": t["options"].sites, "n": t["n"],
-                "gate": f"trial-{number}"}
-        rows += [artifacts.row(rung, metric, 100 * t[key], "points", **said) for metric, key in (
-            ("trial-forgotten-mean", "forgotten-mean"), ("trial-inside-mean", "inside"),
-            ("trial-forgotten-worst", "forgotten-worst"), ("trial-change-mean", "change-mean"),
-            ("trial-change-worst", "change-worst"))]
-        rows.append(artifacts.row(rung, "trial-time-prepare", t["seconds"], "s", **said))
+        said = {"split": "validation", "sites": t["options"].sites, "gate": f"trial-{number}"}
+        rows += [artifacts.row(rung, metric, 100 * t[k], "points", n=t["n"], **said)
+                 for metric, k in _METRICS.items()]
+        rows.append(artifacts.row(rung, "trial-time-prepare", t["seconds"], "s", n=t["n"], **said))
         extra.append(dataclasses.asdict(t["options"]) | {"chosen": t["options"] == best})
-    config = training.TrainConfig.from_dict(bench.sidecar["config"])
-    key = artifacts.short_hash({"config": config.as_dict(), "rung": rung,
-                                "data": bench.images.data_hash})
-    artifacts.write_record("ladder", key, config.as_dict(), rows,
+    artifacts.write_record("ladder", key, parameters, rows,
                            artifacts.provenance(time.perf_counter() - began), {"trials": extra})
     remember(bench.images.name, rung, best, key)
     return best
+
+
+def known_trials(parameters: dict, key: str) -> list[dict]:
+    """The trials of a record, as `judge` returns them; [] where there is no such record."""
+    found = [r for r in artifacts.read_records(parameters["dataset"], parameters["profile"],
+                                               "ladder") if r["key"] == key]
+    if not found:
+        return []
+    rows = {(r["gate"], r["metric"]): r for r in found[0]["rows"]}
+    made = []
+    for number, options in enumerate(found[0]["extra"]["trials"]):
+        at = {k: rows[f"trial-{number}", m] for m, k in _METRICS.items()}
+        t = {k: r["value"] / 100 for k, r in at.items()} | {"n": at["inside"]["n"]}
+        t["seconds"] = rows[f"trial-{number}", "trial-time-prepare"]["value"]
+        t["left"] = max(t["forgotten-mean"], t["inside"])
+        fields = {f.name for f in dataclasses.fields(FitOptions)}
+        made.append(t | {"options": FitOptions(**{k: v for k, v in options.items()
+                                                  if k in fields})})
+    return made
 
 
 def remember(dataset: str, rung: str, best: FitOptions, key: str) -> None:

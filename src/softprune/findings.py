@@ -3,7 +3,7 @@
 import dataclasses
 import json
 
-from softprune import book, ladder, paths
+from softprune import book, choosing, ladder, paths
 from softprune.errors import UserError
 
 
@@ -44,10 +44,8 @@ def trials(dataset: str, rung: str) -> list[dict]:
 
 def inside_only(dataset: str) -> dict | None:
     """Of what was tried for `best` without the last site, the trial that the rule would take."""
-    from softprune.choosing import LIMIT
-
     tried = [t for t in trials(dataset, "best") if "last" not in t["setting"].split("sites ")[1]]
-    within = [t for t in tried if t["forgotten"] <= 100 * LIMIT]
+    within = [t for t in tried if t["forgotten"] <= 100 * choosing.LIMIT]
     if within:
         return max(within, key=lambda t: t["change"])
     return min(tried, key=lambda t: t["forgotten"], default=None)
@@ -100,4 +98,5 @@ def beside_retrained(dataset: str, width: int, method: str, forget: str) -> dict
 def helpers() -> dict:
     """What pages may call."""
     return {"trials": trials, "inside_only": inside_only, "over_seeds": over_seeds,
-            "beside_retrained": beside_retrained, "rungs": ladder.RUNGS}
+            "beside_retrained": beside_retrained, "rungs": ladder.RUNGS,
+            "limit": choosing.LIMIT, "loss": choosing.LOSS}

@@ -11,6 +11,7 @@ Both need training images beforehand and nothing at request time. Nearest prior 
 matrices of WF-Net (Poppi et al., 2024).
 """
 
+import copy
 import dataclasses
 import json
 import time
@@ -131,6 +132,28 @@ class Fitter:
         few = pick(self.labels, options.pool, options.seed)
         self.pool, self.pool_labels = self.before(self.pixels[few]), self.labels[few]
         self.teacher = self.teacher_of(self.pool)
+        self.kept: dict[int, Tensor] = {}
+
+    def turned(self, options: FitOptions) -> "Fitter":
+        """A fitter with other options, which shares the maps where they are the same."""
+        sites = models.choose_sites(self.model, options.sites)
+        at_head = [s.name for s in sites] == [self.model.sites()[-1].name]
+        first = len(self.prefix) if at_head else len(models.split_at(self.model, sites)[0])
+        now = (at_head, first, options.pool, options.seed)
+        if now != (self.at_head, len(self.prefix), self.options.pool, self.options.seed):
+            return Fitter(self.model, self.images, options)
+        other = copy.copy(self)
+        other.options, other.sites = options, sites
+        return other
+
+    def own(self, cls: int) -> Tensor:
+        """Maps of the class's training images; a few classes' are kept for the next options."""
+        if cls not in self.kept:
+            if len(self.kept) > 8:
+                self.kept.clear()
+            self.kept[cls] = self.before(
+                self.pixels[self.labels == cls][: self.options.pool // 4])
+        return self.kept[cls]
 
     @torch.no_grad()
     def teacher_of(self, maps: Tensor) -> Tensor:
@@ -168,7 +191,7 @@ class Fitter:
         gates = {s.name: torch.ones(s.channels, device=device, requires_grad=True)
                  for s in self.sites}
         kept = (self.pool_labels != cls).nonzero().squeeze(1)
-        own = self.before(self.pixels[self.labels == cls][: o.pool // 4])
+        own = self.own(cls)
         generator = torch.Generator().manual_seed(o.seed * 1009 + cls)
         weight = o.weight
         for _ in range(o.rounds):
