@@ -4,8 +4,8 @@ The mistakes take minutes: `make test-class` runs them; `make test` leaves them 
 """
 
 import pytest
-from assignments import MISTAKES, NAMES, answered, mark, run, solutions, source
 
+from assignments import MISTAKES, NAMES, answered, mark, run, solutions, source
 from softprune import classroom
 
 CASES = [(name, cell, *edit) for name in NAMES

@@ -7,9 +7,9 @@ import sys
 
 import nbformat
 import pytest
-from assignments import MISTAKES, NAMES, SOURCE, answered, mark, read, solutions
 from nbformat.v4 import new_code_cell, new_notebook
 
+from assignments import MISTAKES, NAMES, SOURCE, answered, mark, read, solutions
 from softprune import classroom, limits
 from softprune.cli import main
 from softprune.errors import UserError

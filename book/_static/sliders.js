@@ -124,7 +124,7 @@
       canvas.setAttribute("aria-label", `a ${data.names[cls]}, taken for ${data.names[made.guess[n]]}`);
       const said = document.createElement("figcaption");
       said.textContent = data.names[made.guess[n]];
-      if (made.guess[n] !== cls) said.style.color = "#D55E00";
+      if (made.guess[n] !== cls) said.className = "sp-wrong";
       box.append(canvas, said);
       return box;
     }));

@@ -39,7 +39,8 @@ def fold_error(model: nn.Module, gates: pruning.Gates, pixels: Tensor, images, *
     made = fold(model, gates, broken=broken)
     with pruning.gated(model, gates):
         wanted = evaluation.predict(model, pixels, images.mean, images.std)[1]
-    return (evaluation.predict(made, pixels, images.mean, images.std)[1] - wanted).abs().max().item()
+    found = evaluation.predict(made, pixels, images.mean, images.std)[1]
+    return (found - wanted).abs().max().item()
 
 
 @torch.no_grad()

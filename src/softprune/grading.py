@@ -1,4 +1,4 @@
-"""One submission, graded in a process of its own: `python -m softprune.grading COURSE STUDENT NAME`.
+"""One submission, graded in a process of its own: `softprune class grade` starts one for each.
 
 What a submission may do wrong stays with it: a cell that does not end is interrupted, output and
 memory are limited, cells that were deleted are put back, and a page of feedback is always written.
@@ -19,6 +19,7 @@ from nbgrader.preprocessors import ClearHiddenTests, Execute, NbGraderPreprocess
 
 from softprune import classroom, limits
 from softprune.errors import UserError
+
 
 class LimitedExecute(Execute):
     """nbgrader's execution with a limited kernel, and a notebook that never holds much output."""
@@ -120,9 +121,9 @@ def configure(course: Path, submitted: Path, seconds: int):
     """The course's settings with this module's limits."""
     config = classroom.configuration(course)
     config.CourseDirectory.submitted_directory = str(submitted)
+    from nbconvert.preprocessors import CSSHTMLHeaderPreprocessor
     from nbgrader.converters import Autograde
     from nbgrader.preprocessors import GetGrades
-    from nbconvert.preprocessors import CSSHTMLHeaderPreprocessor
 
     steps = Autograde().autograde_preprocessors
     config.Autograde.autograde_preprocessors = [
@@ -138,7 +139,8 @@ def enter_marks(course: Path, student: str, name: str) -> None:
     Raises:
         UserError: a cell that the assignment does not have, or more points than it gives.
     """
-    rows = [m for m in classroom.marks(course) if (m["student"], m["assignment"]) == (student, name)]
+    rows = [m for m in classroom.marks(course)
+            if (m["student"], m["assignment"]) == (student, name)]
     with gradebook(course) as book:
         for row in rows:
             known = {g.cell.name: g for n in book.find_submission(name, student).notebooks
@@ -148,8 +150,8 @@ def enter_marks(course: Path, student: str, name: str) -> None:
                                 f"of {', '.join(known)}")
             cell = known[row["cell"]]
             if not 0 <= row["points"] <= cell.max_score:
-                raise UserError(f"marks.csv: {row['points']:g} points for {student}, {row['cell']}: "
-                                f"expected 0 to {cell.max_score:g}")
+                raise UserError(f"marks.csv: {row['points']:g} points for {student}, "
+                                f"{row['cell']}: expected 0 to {cell.max_score:g}")
             cell.manual_score, cell.needs_manual_grade = row["points"], False
             if row.get("comment"):
                 book.find_comment(row["cell"], name, name, student).manual_comment = row["comment"]

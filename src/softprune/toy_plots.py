@@ -1,4 +1,4 @@
-"""Figures of the toy, each with its alt text: the plane, kernels, activations, regions, an attack."""
+"""Figures of the toy, each with alt text: kernels, activations, regions, an attack's view."""
 
 import numpy as np
 import torch
