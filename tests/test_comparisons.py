@@ -31,5 +31,5 @@ def test_the_bars_verdict_and_the_claims(monkeypatch):
 def test_figures_of_other_papers_keep_their_own_conventions():
     for group in comparisons.reported()["accuracies"]:
         with_mia = ["mia" in r for r in group["rows"]]
-        assert all(with_mia) and group["mia"] or not any(with_mia)
+        assert (all(with_mia) and group["mia"]) or not any(with_mia)
         assert {"original", "retrained"} <= {r["method"] for r in group["rows"]}
