@@ -59,8 +59,8 @@ def html(tmp_path_factory):
     patch = pytest.MonkeyPatch()
     patch.setattr(paths, "results", lambda: root / "data" / "results")
     for cached in (book.records, book.table, book.page_record, book.identity, book.summary,
-                   book.in_turn, book.request, comparisons.classes,
-                   comparisons.compared_methods):
+                   book.in_turn, book.request, comparisons.own_rows,
+                   comparisons.classes, comparisons.compared_methods):
         cached.cache_clear()
     index = book.build(tmp_path_factory.mktemp("book"))
     patch.undo()

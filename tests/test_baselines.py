@@ -351,7 +351,7 @@ def test_shortcut_from_features_gives_the_same_logits(contest, smoke, access):
     for name in ("cse", "pour-p", "head-zero"):
         model = run(name, smoke, access)
         assert headtohead.readout(smoke.model, model) is not None
-        fast = contest.outputs(model, "test")
+        fast = contest.outputs(model)
         slow = evaluation.predict(model, *[access.images.test_images], access.images.mean,
                                   access.images.std)
         for a, b in zip(fast, slow, strict=True):

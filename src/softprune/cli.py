@@ -62,7 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     tune.add_argument("--methods", metavar="NAME,...", help="default: all that have any")
     tune.add_argument("--classes", metavar="CLASS,...", help="default: the set's last")
     tune.add_argument("--steps", type=int, default=0, metavar="N",
-                      help="shorten the trials of trained methods")
+                      help="of a trained method (default: its own)")
     for parser_ in (train, fit, sweep, shadow, tune):
         parser_.add_argument("--dataset", required=True, metavar="NAME")
         parser_.add_argument("--profile", default="laptop", metavar="|".join(PROFILES))

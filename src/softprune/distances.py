@@ -4,11 +4,13 @@ Every distance is two-sided. Ranks carry their bootstrap intervals; they are not
 score, which would hide that the criteria disagree.
 """
 
+import dataclasses
+
 import numpy as np
 import torch
 from torch import nn
 
-from softprune import evaluation, membership, training
+from softprune import artifacts, evaluation, membership, training
 
 
 def ranks(contest, outcomes: list, reference, draws: int = 100, seed: int = 0
@@ -73,6 +75,28 @@ def bandwidth(size: int = 2**26) -> float:
 def memory_limit(model: nn.Module) -> float:
     """Seconds to read and write all of a model's weights once, at the measured bandwidth."""
     return 2 * sum(p.numel() * p.element_size() for p in model.parameters()) / bandwidth()
+
+
+def seed_floor(config, cls: int, images, reference, seeds=(1, 2, 3, 4)) -> list[float]:
+    """Confusion distances (bits) of networks retrained from other seeds: what chance alone makes.
+
+    Args:
+        config: the original's training. reference: the judged outcome of its own retrained model.
+
+    Returns:
+        One number for each seed whose network was trained; its stored test logits are enough.
+    """
+    found = []
+    for seed in seeds:
+        wanted = dataclasses.replace(config, seed=seed, without=(images.class_names[cls],))
+        path = training.find_checkpoint(wanted, images.data_hash)
+        kept = path and artifacts.companion(path, "logits")
+        if kept and kept.exists():
+            logits = artifacts.load_tensors(kept)[0]["test"].float()
+            rows = [evaluation.confusion_row(z, images.test_labels, cls)
+                    for z in (logits, reference.test)]
+            found.append(evaluation.jensen_shannon(*rows))
+    return found
 
 
 def moved(original: nn.Module, model: nn.Module) -> tuple[float, float, float]:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from softprune import (
     artifacts,
     channels,
+    datasets,
     evaluation,
     ladder,
     membership,
@@ -35,7 +36,8 @@ STATISTICS = ("svd", "ssd")
 TRAINED = tuning.TRAINED
 FAST = (*OWN, *CLOSED, *STATISTICS)
 EVERY = ("original", "retrained", *FAST, *TRAINED)
-SEEN = 6000  # training images on which accuracies are measured and classifiers refitted
+SEEN = 5000  # training images on which accuracies are measured and classifiers refitted
+TIMED = 1000  # training images that a full pass is timed with
 PARTS = ("prepare", "select", "edit", "save", "verify")
 
 
@@ -81,9 +83,12 @@ class Contest:
 
     @functools.cached_property
     def table_seconds(self) -> float:
-        """What the class-by-channel table takes, once a model."""
+        """What the class-by-channel table takes, once a model: of some images, scaled to all."""
+        each = max(1, TIMED // len(self.images.class_names))
+        few = datasets.subset(self.images, each)
+        share = len(few.train_labels) / len(self.images.train_labels)
         return evaluation.median_time(
-            lambda: channels.class_channel_table(self.bench.model, self.images), 1)
+            lambda: channels.class_channel_table(self.bench.model, few), 3) / share
 
     def edited(self, method: str, cls: int, repeats: int = 1) -> Outcome:
         """The model a method makes, and the median seconds of its parts over `repeats`."""
@@ -128,7 +133,7 @@ class Contest:
         return model, seconds, cpu
 
     @functools.cache  # noqa: B019  a contest lives as long as its notebook
-    def retrain_time(self, steps: int = 8) -> tuple[float, float]:
+    def retrain_time(self, steps: int = 4) -> tuple[float, float]:
         """What retraining without a class takes here and now: seconds, and the processor's.
 
         From `steps` steps at each of the schedule's image sides, the first `steps` of all not
@@ -154,14 +159,23 @@ class Contest:
 
     # --- quality ---------------------------------------------------------------------------------
 
-    def outputs(self, model: nn.Module, split: str, index=slice(None)) -> tuple[Tensor, Tensor]:
-        """Features and logits; from the original's features where only what reads them changed."""
+    def outputs(self, model: nn.Module, cls: int | None = None) -> tuple[Tensor, Tensor]:
+        """Features and logits of the test images, or of a class's `sample` of training images.
+
+        Where only what reads the features changed they come from the original's.
+        """
         if (after := readout(self.bench.model, model)) is not None:
-            features = after(self.bench.outputs(split)[0][index])
+            features = after(self.bench.outputs("test")[0] if cls is None else self._seen(cls))
             with torch.inference_mode():
                 return features, model.fc(features)
-        pixels = self.images.split(split)[0][index]
+        pixels = self.images.test_images if cls is None else self.access.train[0][self.sample(cls)]
         return evaluation.predict(model, pixels, self.images.mean, self.images.std)
+
+    @functools.lru_cache(maxsize=2)  # noqa: B019  a contest lives as long as its notebook
+    def _seen(self, cls: int) -> Tensor:
+        """The original's features of a class's sample."""
+        pixels = self.access.train[0][self.sample(cls)]
+        return evaluation.predict(self.bench.model, pixels, self.images.mean, self.images.std)[0]
 
     @functools.cache  # noqa: B019  a contest lives as long as its notebook
     def sample(self, cls: int, total: int = SEEN) -> Tensor:
@@ -175,8 +189,8 @@ class Contest:
         cls, model = outcome.cls, outcome.model
         index = self.sample(cls)
         labels, own = self.access.train[1], self.images.test_labels == cls
-        seen, outcome.train = self.outputs(model, "train", index)
-        features, outcome.test = self.outputs(model, "test")
+        seen, outcome.train = self.outputs(model, cls)
+        features, outcome.test = self.outputs(model)
         if outcome.method in OWN:  # a gate at the last site belongs to the network's features
             gates = self.bench.method_gates(outcome.method, (cls,), **self.options)
             outcome.refit = self.bench.refit_recall(gates, (cls,), SEEN)
@@ -260,16 +274,22 @@ def run(contest: Contest, classes: Iterable[int], methods, reference: Callable[[
     return made
 
 
-def in_turn(contest: Contest, method: str, classes) -> dict[str, list]:
-    """`requests.in_turn` of any method that takes no training."""
+def in_turn(contest: Contest, method: str, classes, made=None) -> dict[str, list]:
+    """`requests.in_turn` of any method that takes no training.
+
+    Args:
+        made: outcomes of `run`, used where they are there.
+    """
     if method in TRAINED:
         raise UserError(f"{method} is trained: every class in turn would take too long")
-    if method in OWN:
-        def logits_of(cls):
+
+    def logits_of(cls):
+        if (found := (made or {}).get((method, cls))) is not None:
+            return found.test
+        if method in OWN:
             return contest.bench.method_logits(method, (cls,), "test", **contest.options)
-    else:
-        def logits_of(cls):
-            model, _ = unlearning.unlearn(method, contest.bench.model, (cls,), contest.access,
-                                          **contest.settings[method])
-            return contest.outputs(model, "test")[1]
+        model, _ = unlearning.unlearn(method, contest.bench.model, (cls,), contest.access,
+                                      **contest.settings[method])
+        return contest.outputs(model)[1]
+
     return requests.in_turn(contest.bench, logits_of, classes=classes)

@@ -65,7 +65,7 @@ def tune(bench: requests.Bench, methods=tuple(TRIALS), classes=(), steps: int = 
     """Try every setting not tried yet, write each as it is measured; the data set's entry.
 
     Args:
-        steps: of a trained method's trial; 0 is as many as it is then run with.
+        steps: of a trained method, in its trials and when it is run; 0 is its own default.
 
     Raises:
         UserError: a method that has nothing to set.

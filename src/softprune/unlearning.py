@@ -164,9 +164,16 @@ def unlearn(
 
 
 def tuned(dataset: str, name: str) -> dict:
-    """Options chosen for a data set by `softprune tune`; none (the paper's) where it was not."""
+    """Options chosen for a data set by `softprune tune`; none (the paper's) where it was not.
+
+    A trained method is run for as many steps as it was tuned with.
+    """
     import yaml
 
     path = paths.root() / "data" / "baselines.yml"
     found = yaml.safe_load(path.read_text()) if path.exists() else {}
-    return dict(found.get(dataset, {}).get("methods", {}).get(name, {}).get("chosen", {}))
+    entry = found.get(dataset, {})
+    chosen = dict(entry.get("methods", {}).get(name, {}).get("chosen", {}))
+    fields = {f.name for f in dataclasses.fields(registry()[name].options)}
+    steps = {"steps": entry["steps"]} if entry.get("steps") and "steps" in fields else {}
+    return chosen | (steps if chosen else {})
