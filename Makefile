@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: book test bench results plan lock clean
+.PHONY: book test test-class student-book teacher-book bench results plan lock clean
 .DEFAULT_GOAL := book
 
 $(READY): requirements.lock pyproject.toml
@@ -20,6 +20,17 @@ book: $(READY)
 test: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ruff check .
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
+
+# one source, two books: assignments as released, or with solutions and teacher's notes
+student-book: $(READY)
+	$(BIN)/python -m softprune.book --edition student
+
+teacher-book: $(READY)
+	$(BIN)/python -m softprune.book --edition teacher
+
+# every seeded mistake, all five assignments through nbgrader, submissions that misbehave
+test-class: $(READY)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m slow tests/test_assignments.py tests/test_classroom.py
 
 bench: $(READY)
 	$(BIN)/python benchmarks/ratios.py

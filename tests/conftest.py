@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from pathlib import Path
 
 # digits are so small that a second thread only waits; kernels started by tests inherit it
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -47,3 +48,20 @@ def lively(request):
             torch.nn.init.normal_(module.running_mean, 0, 0.3)
             torch.nn.init.uniform_(module.running_var, 0.3, 2)
     return model, torch.randn(6, colours, side, side)
+
+
+@pytest.fixture(scope="session")
+def html(tmp_path_factory):
+    """Built from the committed pages and records into a folder of its own."""
+    from softprune import book, comparisons
+
+    root = Path(__file__).resolve().parents[1]
+    patch = pytest.MonkeyPatch()
+    patch.setattr(paths, "results", lambda: root / "data" / "results")
+    for cached in (book.records, book.table, book.page_record, book.identity, book.summary,
+                   book.in_turn, book.request, comparisons.own_rows,
+                   comparisons.classes, comparisons.compared_methods):
+        cached.cache_clear()
+    index = book.build(tmp_path_factory.mktemp("book"))
+    patch.undo()
+    return index.parent

@@ -10,23 +10,10 @@ import pytest
 import yaml
 from bs4 import BeautifulSoup
 
-from softprune import artifacts, book, notebooks, paths
+from softprune import artifacts, book, notebooks
 from softprune.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-@pytest.fixture(scope="session")
-def html(tmp_path_factory):
-    """Built from the committed pages and records into a folder of its own."""
-    patch = pytest.MonkeyPatch()
-    patch.setattr(paths, "results", lambda: ROOT / "data" / "results")
-    for cached in (book.records, book.table, book.page_record, book.identity, book.summary,
-                   book.in_turn, book.request):
-        cached.cache_clear()
-    index = book.build(tmp_path_factory.mktemp("book"))
-    patch.undo()
-    return index.parent
 
 
 def parsed(html):

@@ -1,13 +1,16 @@
 """The book: pages whose numbers come from run records, rendered by Sphinx with warnings as errors.
 
-    python -m softprune.book            # build; prints the path of index.html
+    python -m softprune.book                      # the student's; prints the path of index.html
+    python -m softprune.book --edition teacher    # with solutions and teacher's notes
 
 Pages in `book/` may hold `[[ … ]]`: Jinja expressions over the run records. A record that is
 missing, or a filter that fits two values, stops the build. Rendered sources go to `_build/source`.
 """
 
+import argparse
 import functools
 import hashlib
+import re
 import shutil
 import subprocess
 import sys
@@ -16,7 +19,7 @@ from pathlib import Path
 import yaml
 
 from softprune import artifacts, catalog, notebooks, paths, stages
-from softprune.errors import UserError
+from softprune.errors import UserError, choose
 
 
 @functools.cache
@@ -235,6 +238,8 @@ def judge(claim: dict, dataset: str, method: str) -> dict:
             text += f"; {r['prepare']:.0f} s a class beforehand"
         holds = seconds < 0.01
     elif kind == "faster":
+        if (found := judge_speed(dataset, method)) is not None:
+            return found
         if s["retrain"] is None:
             return {"text": "no retrained model yet", "verdict": "open"}
         # the shorter of two trainings: they are timed beside other work
@@ -254,6 +259,24 @@ def judge(claim: dict, dataset: str, method: str) -> dict:
             left = (a["value"] - r["value"]) / (o["value"] - r["value"])
             text += f"; retrained {between(r)}: {100 * left:.0f} % of the excess is left"
         holds = a["high"] < o["low"]
+    return {"text": text, "verdict": "holds" if holds else "does not hold"}
+
+
+def judge_speed(dataset: str, method: str) -> dict | None:
+    """The claim of speed from the head-to-head record; None where there is none."""
+    from softprune import comparisons
+
+    if dataset not in comparisons.compared():
+        return None
+    own = comparisons.compared_row(dataset, method)
+    said, holds = [], True
+    for other in comparisons.speed_bar(dataset):
+        times = other["ratio"] / own["ratio"]
+        holds = holds and times >= other["bar"]
+        said.append(f"{times:,.0f} times against {other['method']}")
+    text = f"select and edit {1000 * own['request']:.2f} ms: " + ", ".join(said)
+    if method in ("calibrated", "best"):
+        text += f"; the class's fit beforehand, {own['prepare']:.1f} s by the clock, not counted"
     return {"text": text, "verdict": "holds" if holds else "does not hold"}
 
 
@@ -332,6 +355,62 @@ def compare(dataset: str, width: int, level: float = 5.0) -> list[dict]:
     return made
 
 
+# --- two editions of the class's pages ------------------------------------------------------------
+
+EDITIONS = ("student", "teacher")
+# in order of teaching: what the page of assignments says about each
+ASSIGNMENTS = {
+    "orthogonal-kernels": "write the penalty, see Gram matrices, find a wrong padding",
+    "which-channels": "class-by-channel table, three scores, a random control",
+    "forget-it": "gates, exact folding, and the test that says so",
+    "did-it-leak": "ROC, modified entropy, a positive control; expose a fake",
+    "the-audit": "five anonymous checkpoints: which is which, with evidence",
+}
+TEACHERS = ("class/teachers-notes",)  # pages of the teacher's edition only
+
+
+def assignments() -> list[dict]:
+    """Title, minutes, points and level of each, as its notebook's first cell says them."""
+    from softprune import classroom
+
+    made = []
+    for name, about in ASSIGNMENTS.items():
+        head = notebooks.read(classroom.source() / name / f"{name}.ipynb").cells[0].source
+        said = re.search(r"\*\*(\d+) points, about (\d+) minutes, ([\w ]+)\.\*\*", head)
+        made.append({"name": name, "about": about, "title": head.split("\n")[0].lstrip("# "),
+                     "points": said[1], "minutes": said[2], "level": said[3]})
+    return made
+
+
+def mistakes() -> dict[str, dict]:
+    """The mistakes that the assignments' tests are tried on, by title and task."""
+    seeded = yaml.safe_load((paths.root() / "tests" / "mistakes.yml").read_text())
+    return {a["title"]: seeded[a["name"]]["mistakes"] for a in assignments()}
+
+
+def place_assignments(target: Path, edition: str) -> None:
+    """Put the assignments' notebooks among the pages: as released, or with their solutions."""
+    from softprune import classroom
+
+    for name in ASSIGNMENTS:
+        source = classroom.source() / name / f"{name}.ipynb"
+        place = target / "class" / source.name
+        place.parent.mkdir(exist_ok=True)
+        if edition == "teacher":
+            shutil.copy(source, place)
+        else:
+            place.write_text(classroom.released(source))
+
+
+def contents(edition: str) -> str:
+    """`_toc.yml`, for the teacher's edition with its own pages."""
+    toc = yaml.safe_load((paths.root() / "_toc.yml").read_text())
+    if edition == "teacher":
+        part = next(p for p in toc["parts"] if p["caption"] == "In class")
+        part["chapters"] += [{"file": page} for page in TEACHERS]
+    return yaml.safe_dump(toc, sort_keys=False)
+
+
 # --- rendering -----------------------------------------------------------------------------------
 
 
@@ -377,17 +456,30 @@ def ablation_picture(dataset: str, width: int, path: Path) -> str:
     return alt
 
 
-def render(source: Path, target: Path) -> None:
-    """Copy `source` to `target`, filling every page's numbers in."""
+def render(source: Path, target: Path, edition: str = "student") -> None:
+    """Copy `source` to `target`, filling every page's numbers in.
+
+    What the student's edition must not hold is not copied in the first place.
+    """
     import jinja2
+
+    from softprune import sliders
 
     if target.exists():
         shutil.rmtree(target)
     shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+    if edition == "student":
+        for page in TEACHERS:
+            (target / f"{page}.md").unlink(missing_ok=True)
+    if (source / "class").exists():
+        place_assignments(target, edition)
     alts = {d: picture(d, target / "images" / f"{d}.png") for d in pages()}
     swept = {d: w for d, w in SWEPT.items() if rows(stage="sweep", dataset=d, width=w)}
     alts |= {f"ablation-{d}": ablation_picture(d, w, target / "images" / f"ablation-{d}.png")
              for d, w in swept.items()}
+    from softprune import comparisons  # it reads this module
+
+    alts |= comparisons.pictures(target / "images")
     environment = jinja2.Environment(
         variable_start_string="[[", variable_end_string="]]", block_start_string="[%",
         block_end_string="%]", comment_start_string="[##", comment_end_string="##]",
@@ -402,10 +494,13 @@ def render(source: Path, target: Path) -> None:
         "has": has, "ablation": ablation, "compare": compare, "swept": swept,
         "mean_of": mean_of, "beside": beside, "between": between, "audited": audited,
         "inside_turn": inside_turn,
+        "edition": edition, "assignments": assignments, "mistakes": mistakes,
+        "sliders": sliders,
     }
     from softprune import findings
 
     environment.globals |= findings.helpers()
+    environment.globals |= comparisons.globals_for_pages()
     for page in sorted(target.rglob("*.md")):
         try:
             page.write_text(environment.from_string(page.read_text()).render())
@@ -413,23 +508,30 @@ def render(source: Path, target: Path) -> None:
             raise UserError(f"{page.relative_to(target)}: {error}") from error
 
 
-def build(out: Path | None = None) -> Path:
+def build(out: Path | None = None, edition: str = "student") -> Path:
     """Render and build; returns the path of `index.html`.
+
+    Args:
+        edition: `student`, assignments as released; `teacher`, with solutions and notes, in a
+            folder of its own, so that nothing of it can stay behind in the student's.
 
     Raises:
         UserError: a missing number, or a warning of Sphinx.
     """
+    choose("edition", edition, EDITIONS)
     root = paths.root()
-    work = out or root / "_build"
+    work = out or root / "_build" / ("teacher" if edition == "teacher" else "")
     source = work / "source"
-    render(root / "book", source)
-    made_from, stamp = tree_hash([source, root / "_config.yml", root / "_toc.yml",
-                                  root / "src"]), work / "built-from"
+    render(root / "book", source, edition)
+    toc = work / "_toc.yml"
+    toc.write_text(contents(edition))
+    made_from, stamp = tree_hash([source, root / "_config.yml", toc, root / "src"]
+                                 ), work / "built-from"
     index = work / "_build" / "html" / "index.html"
     if index.exists() and stamp.exists() and stamp.read_text() == made_from:
         return index
     stamp.unlink(missing_ok=True)
-    index = sphinx(source, root / "_config.yml", root / "_toc.yml", work)
+    index = sphinx(source, root / "_config.yml", toc, work)
     stamp.write_text(made_from)
     return index
 
@@ -469,10 +571,12 @@ def sphinx(source: Path, config: Path, toc: Path, out: Path) -> Path:
     return index
 
 
-def main() -> int:
+def main(words: list[str] | None = None) -> int:
     """Build, print where it is."""
+    parser = argparse.ArgumentParser(prog="softprune.book", description="Build the book.")
+    parser.add_argument("--edition", default="student", metavar="|".join(EDITIONS))
     try:
-        print(build())
+        print(build(edition=parser.parse_args(words).edition))
     except UserError as error:
         print(f"softprune.book: {error}", file=sys.stderr)
         return 2

@@ -57,7 +57,13 @@ def build_parser() -> argparse.ArgumentParser:
     shadow.add_argument("--without", metavar="CLASS",
                         help="some of them a second time without a class: the retrained targets")
     shadow.add_argument("--count", type=int, metavar="N", help="how many; default: the profile's")
-    for parser_ in (train, fit, sweep, shadow):
+    tune = _command(commands, "tune", _tune, "choose the baselines' settings on validation images",
+                    "softprune tune --dataset digits --methods ssd,salun")
+    tune.add_argument("--methods", metavar="NAME,...", help="default: all that have any")
+    tune.add_argument("--classes", metavar="CLASS,...", help="default: the set's last")
+    tune.add_argument("--steps", type=int, default=0, metavar="N",
+                      help="of a trained method (default: its own)")
+    for parser_ in (train, fit, sweep, shadow, tune):
         parser_.add_argument("--dataset", required=True, metavar="NAME")
         parser_.add_argument("--profile", default="laptop", metavar="|".join(PROFILES))
         parser_.add_argument("--threads", type=int, metavar="N",
@@ -119,6 +125,22 @@ def build_parser() -> argparse.ArgumentParser:
     load.add_argument("path", metavar="PATH")
     load.add_argument("--name", required=True)
     load.add_argument("--size", type=int, metavar="PIXELS", help="resize to a square")
+
+    lessons = commands.add_parser("class", help="release assignments, grade submissions")
+    verbs = lessons.add_subparsers(metavar="VERB", required=True)
+    give = _command(verbs, "release", _class_release, "write what students get: no solutions",
+                    "softprune class release course")
+    mark = _command(verbs, "grade", _class_grade, "grade submitted/STUDENT/NAME/NAME.ipynb",
+                    "softprune class grade course --jobs 2")
+    for parser_ in (give, mark):
+        parser_.add_argument("folder", metavar="DIR", help="the course: an nbgrader course folder")
+        parser_.add_argument("--assignment", action="append", metavar="NAME",
+                             help="only this one; may be repeated")
+    mark.add_argument("--jobs", type=int, default=2, help="submissions at a time")
+    mark.add_argument("--cell-seconds", type=int, default=60, metavar="S",
+                      help="a cell that takes longer is interrupted")
+    mark.add_argument("--seconds", type=int, default=300, metavar="S",
+                      help="a submission that takes longer is stopped")
     return parser
 
 
@@ -293,6 +315,18 @@ def _shadows(arguments) -> None:
     shadows.train_missing(made, without, log=lambda text: print(text, flush=True))
     twins = "" if without is None else f", {made.plan.retrained} also without {arguments.without}"
     print(f"{made.plan.count} shadow models of {len(made.labels) // 2} images each{twins}")
+
+
+def _tune(arguments) -> None:
+    bench = _bench(_configuration(arguments, arguments.classes))
+    from softprune import tuning
+
+    classes = bench.images.class_indices(arguments.classes) if arguments.classes else ()
+    methods = arguments.methods.split(",") if arguments.methods else tuple(tuning.TRIALS)
+    entry = tuning.tune(bench, methods, classes, arguments.steps,
+                        log=lambda text: print(text, flush=True))
+    for name in methods:
+        print(f"{name}: {entry['methods'][name]['chosen']}")
 
 
 # --- run -----------------------------------------------------------------------------------------
@@ -509,6 +543,26 @@ def _data_import(arguments) -> None:
 
     print(sources.import_folder(Path(arguments.path).expanduser(), arguments.name,
                                 arguments.size, progress=tqdm))
+
+
+# --- class ---------------------------------------------------------------------------------------
+
+
+def _class_release(arguments) -> None:
+    from softprune import classroom
+
+    course = Path(arguments.folder).expanduser()
+    classroom.release(course, arguments.assignment, log=lambda text: print(text, flush=True))
+
+
+def _class_grade(arguments) -> None:
+    from softprune import classroom
+
+    limits = classroom.Limits(cell=arguments.cell_seconds, submission=arguments.seconds,
+                              jobs=arguments.jobs)
+    course = Path(arguments.folder).expanduser()
+    print(classroom.grade(course, arguments.assignment, limits,
+                          log=lambda text: print(text, flush=True)))
 
 
 if __name__ == "__main__":

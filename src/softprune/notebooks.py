@@ -21,7 +21,8 @@ from softprune.profiles import PROFILES
 # the walkthrough, in the order it is executed: what `all` means
 STAGES = ("orthogonal-training", "channel-identification", "soft-pruning", "membership-inference")
 # pages beside it, with the number of their notebook: each needs a trained model, not the others
-BESIDE = {"gone-or-hidden": 6, "positive-control": 7, "known-mistakes": 8}
+BESIDE = {"head-to-head": 5, "gone-or-hidden": 6, "positive-control": 7, "known-mistakes": 8,
+          "break-it": 9, "toy": 10}
 # what a stage imports, so that a change of a figure does not make a training stale
 MODULES = {
     "orthogonal-training": ("training", "orthogonality", "models", "datasets", "profiles"),
@@ -32,6 +33,10 @@ MODULES = {
     "positive-control": ("shadows", "targets", "likelihood", "roc"),
     "known-mistakes": ("membership", "likelihood", "roc", "evaluation"),
     "gone-or-hidden": ("audit", "removal", "requests", "pruning", "ladder", "channels"),
+    "head-to-head": ("headtohead", "distances", "baselines", "finetuning", "unlearning",
+                     "requests", "ladder", "pruning", "membership", "evaluation"),
+    "break-it": ("breakit", "membership", "pruning", "requests"),
+    "toy": ("toy", "toy_plots", "membership", "evaluation"),
 }
 BADGES = {"smoke": "smoke profile: a test run, not a result",
           "laptop": "laptop profile: 2 cores, no GPU", "paper": "paper profile: one GPU"}

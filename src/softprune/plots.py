@@ -373,3 +373,101 @@ def relearning(curves: dict[str, dict[str, list[float]]], steps):
     np.atleast_1d(axes)[0].set_ylabel("class recognised (%)")
     np.atleast_1d(axes)[-1].legend(frameon=False, fontsize="small", bbox_to_anchor=(1, 1))
     return figure, "Relearning curves. " + ". ".join(parts) + "."
+
+
+# --- head to head --------------------------------------------------------------------------------
+
+
+def _kind(method: str) -> tuple[str, str]:
+    """Colour and marker: the method's own as elsewhere, baselines by what they cost."""
+    if method in COLOURS:
+        return COLOURS[method], MARKERS[method]
+    return INK, "."
+
+
+def _place(axis, points: list[tuple[float, float, str, str]]) -> None:
+    """Label every point beside it, at the first of a few offsets where no other label lies."""
+    figure = axis.figure
+    figure.canvas.draw()
+    taken = []
+    for x, y, text, colour in sorted(points):
+        for dx, dy in ((6, 5), (6, -11), (-6, 5), (-6, -11), (6, 15), (6, -21), (-6, 15),
+                       (-6, -21), (6, 25), (-6, 25), (6, 35), (6, -31)):
+            label = axis.annotate(text, (x, y), (dx, dy), textcoords="offset points", color=colour,
+                                  fontsize=7.5, ha="left" if dx > 0 else "right",
+                                  arrowprops={"arrowstyle": "-", "lw": 0.4, "color": GREY}
+                                  if abs(dy) > 12 else None)
+            box = label.get_window_extent()
+            if not any(box.overlaps(other) for other in taken):
+                break
+            if (dx, dy) != (6, -31):
+                label.remove()
+        taken.append(box)
+
+
+def quality_against_time(points: list[dict], limit: float, floor: float | None = None):
+    """Distance to the retrained model against the time of a request (log), a labelled point each.
+
+    Args:
+        points: dicts `method`, `seconds` (select and edit) and `distance` (bits); the method
+            `retrained` among them is drawn as the star. limit: seconds in which this machine reads
+            and writes all weights once. floor: distance of networks retrained from other seeds.
+    """
+    figure, axis = _figure(1, 7.6, 4.8)
+    labels = []
+    for p in points:
+        colour, marker = _kind(p["method"])
+        size = {".": 9, "*": 15}.get(marker, 7)
+        axis.plot(p["seconds"], p["distance"], marker, color=colour, ms=size, zorder=4)
+        labels.append((p["seconds"], p["distance"], p["method"], colour))
+    axis.axvline(limit, color=GREY, ls=":", zorder=1)
+    if floor is not None:
+        axis.axhline(floor, color=GREEN, ls=":", zorder=1)
+        axis.text(1, floor, "retrained, other seeds", color=GREEN, fontsize=7.5, ha="right",
+                  va="bottom", transform=axis.get_yaxis_transform())
+    axis.set(xscale="log", xlabel="request: select and edit (s)",
+             ylabel="confusion row's distance\nfrom the retrained model's (bit)")
+    times = [p["seconds"] for p in points] + [limit]
+    axis.set_xlim(min(times) / 3, max(times) * 8)
+    top = max(p["distance"] for p in points)
+    axis.set_ylim(-0.09 * max(top, 0.1), 1.2 * max(top, 0.1))
+    axis.text(limit, axis.get_ylim()[1], " all weights read and written once", color=GREY,
+              fontsize=7.5, va="top")
+    _place(axis, labels)
+    parts = [f"{p['method']} {p['seconds']:.2g} s, {p['distance']:.3f} bit"
+             for p in sorted(points, key=lambda p: p["seconds"])]
+    return figure, (
+        "Scatter of the distance from the retrained model's confusion row against the seconds of a "
+        "request, log axis. " + "; ".join(parts)
+        + f". All weights are read and written once in {limit:.2g} s."
+        + (f" Networks retrained from other seeds lie at {floor:.3f} bit." if floor else ""))
+
+
+def rank_intervals(ranks: dict[str, dict[str, tuple[float, float, float]]]):
+    """Ranks by distance to the retrained model, 1 the nearest; one panel a criterion.
+
+    Args:
+        ranks: criterion -> method -> (median, low, high).
+    """
+    criteria, methods = list(ranks), list(next(iter(ranks.values())))
+    figure, axes = _figure(len(criteria), 8.2, 0.24 * len(methods) + 1.2)
+    methods.sort(key=lambda m: ranks[criteria[1]][m][0])
+    for axis, criterion in zip(np.atleast_1d(axes), criteria, strict=True):
+        for y, method in enumerate(methods):
+            middle, low, high = ranks[criterion][method]
+            colour, marker = _kind(method)
+            axis.plot([low, high], [y, y], color=colour, lw=1.5)
+            axis.plot(middle, y, marker, color=colour, ms={".": 9}.get(marker, 6))
+        axis.set(title=criterion, xlim=(0.3, len(methods) + 0.7), xlabel="rank")
+        first = axis is np.atleast_1d(axes)[0]
+        axis.set(yticks=range(len(methods)), yticklabels=methods if first else [])
+        axis.invert_yaxis()
+        axis.grid(axis="x", alpha=0.3)
+    parts = []
+    for criterion in criteria:
+        near = sorted(methods, key=lambda m, c=criterion: ranks[c][m][0])[:3]
+        parts.append(f"{criterion}: " + ", ".join(
+            f"{m} {ranks[criterion][m][0]:.0f} [{ranks[criterion][m][1]:.0f}, "
+            f"{ranks[criterion][m][2]:.0f}]" for m in near))
+    return figure, (f"Ranks of {len(methods)} methods with 90 percent bootstrap intervals, 1 "
+                    "nearest the retrained model. Nearest by " + "; ".join(parts) + ".")

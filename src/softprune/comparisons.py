@@ -1,0 +1,144 @@
+"""Numbers of the head-to-head page, from its run records; figures of other papers beside them."""
+
+import functools
+import statistics
+
+import yaml
+
+from softprune import book, catalog, notebooks, paths
+
+STAGE = "head-to-head"
+WITHIN = 2.0  # points that a baseline may lie below what is reported of it
+
+
+def compared() -> list[str]:
+    """Data sets whose head-to-head page is published, digits first."""
+    return [d for d in catalog.catalog() if notebooks.published(STAGE, d).exists()]
+
+
+@functools.cache
+def own_rows(dataset: str) -> list[dict]:
+    """Rows of the record that the page was published with."""
+    return book.rows(key=book.page_key(dataset, STAGE), stage=STAGE)
+
+
+def _rows(dataset: str, **where) -> list[dict]:
+    return [r for r in own_rows(dataset) if all(r[k] == v for k, v in where.items())]
+
+
+@functools.cache
+def classes(dataset: str) -> list[str]:
+    """The classes forgotten on the page, those with a retrained reference."""
+    return [r["forget"] for r in _rows(dataset, method="soft", metric="js-confusion")]
+
+
+def _mean(dataset: str, method: str, metric: str, split: str | None = None) -> float | None:
+    where = {"method": method, "metric": metric} | ({"split": split} if split else {})
+    values = [r["value"] for r in _rows(dataset, **where) if r["forget"] in classes(dataset)]
+    return statistics.fmean(values) if values else None
+
+
+@functools.cache
+def compared_methods(dataset: str) -> list[dict]:
+    """A row a method, fastest request first: means over the classes of the page.
+
+    Keys: `method`, `request` (s; select and edit), `ratio` to the plain method's, `prepare` (s by
+    the clock), `change` (points, retained test accuracy against the original's), `forgotten`,
+    `inside`, `refit` (shares), `js` (bits), `auc` (T1, modified entropy).
+    """
+    before = _mean(dataset, "original", "accuracy", "retained-test")
+    made = []
+    for row in _rows(dataset, metric="time-request"):
+        m = row["method"]
+        made.append({
+            "method": m, "request": row["value"],
+            "ratio": _rows(dataset, method=m, metric="ratio-request-soft")[0]["value"],
+            "prepare": _mean(dataset, m, "time-prepare"),
+            "change": 100 * (_mean(dataset, m, "accuracy", "retained-test") - before),
+            "forgotten": _mean(dataset, m, "accuracy", "forgotten-test"),
+            "inside": _mean(dataset, m, "accuracy-inside-only"),
+            "refit": _mean(dataset, m, "accuracy-head-refit"),
+            "js": _mean(dataset, m, "js-confusion"),
+            "auc": _mean(dataset, m, "auc-t1-modified-entropy"),
+        })
+    return sorted(made, key=lambda r: r["request"])
+
+
+def compared_row(dataset: str, method: str) -> dict | None:
+    """That method's row; None if the page has none."""
+    return next((r for r in compared_methods(dataset) if r["method"] == method), None)
+
+
+def compared_turns(dataset: str) -> list[dict]:
+    """Methods over classes in turn: `method`, `n` and the four numbers of `book.TURN`."""
+    where = {"sites": "each"}
+    return [{"method": r["method"], "n": r["n"]} | {
+        k: _rows(dataset, **where, method=r["method"], metric=f"all-classes-{k}")[0]["value"]
+        for k in book.TURN} for r in _rows(dataset, **where, metric="all-classes-forgotten-mean")]
+
+
+def seed_floor(dataset: str) -> float | None:
+    """Mean confusion distance of networks retrained from other seeds; None if there are none."""
+    found = _rows(dataset, method="retrained", metric="js-confusion-seeds")
+    return found[0]["value"] if found else None
+
+
+def speed_bar(dataset: str) -> list[dict]:
+    """The bar's three ratios: `method`, `ratio`, `bar`, `met`."""
+    return [{"method": m, "bar": bar, "ratio": r["ratio"], "met": r["ratio"] >= bar}
+            for m, bar in (("ssd", 100), ("salun", 100), ("retrained", 1000))
+            if (r := compared_row(dataset, m))]
+
+
+@functools.cache
+def reported() -> dict:
+    """`data/reported.yml`."""
+    return yaml.safe_load((paths.root() / "data" / "reported.yml").read_text())
+
+
+def beside_reported(dataset: str) -> list[dict]:
+    """Methods of ours that a paper reports on the same set: both changes of retained accuracy.
+
+    Keys: `method`, `cite`, `reported` and `ours` (points, each against its own original), `reached`
+    (ours at most two points below).
+    """
+    made = []
+    for group in reported()["accuracies"]:
+        if group["dataset"] != dataset:
+            continue
+        before = next(r["retained"] for r in group["rows"] if r["method"] == "original")
+        for r in group["rows"]:
+            ours = compared_row(dataset, r["method"])
+            if ours and r["method"] != "original":
+                gap = r["retained"] - before
+                made.append({"method": r["method"], "cite": group["cite"], "reported": gap,
+                             "ours": ours["change"], "reached": ours["change"] >= gap - WITHIN})
+    return made
+
+
+def globals_for_pages() -> dict:
+    """What pages may call."""
+    own = (compared, compared_methods, compared_row, compared_turns, speed_bar, reported,
+           beside_reported, tuning_of, seed_floor)
+    return {f.__name__: f for f in own} | {"compared_classes": classes}
+
+
+def tuning_of(dataset: str) -> dict:
+    """How a set's baselines were tuned: the entry of `data/baselines.yml`; empty if not."""
+    path = paths.root() / "data" / "baselines.yml"
+    return yaml.safe_load(path.read_text()).get(dataset, {}) if path.exists() else {}
+
+
+def pictures(folder) -> dict[str, str]:
+    """Draw each set's figure into `folder`; returns the alt texts by name."""
+    from softprune import plots
+
+    alts = {}
+    for dataset in compared():
+        limit = _rows(dataset, method="original", metric="memory-limit")[0]["value"]
+        figure, alt = plots.quality_against_time(
+            [{"method": r["method"], "seconds": r["request"], "distance": r["js"]}
+             for r in compared_methods(dataset)], limit, seed_floor(dataset))
+        figure.savefig(folder / f"head-to-head-{dataset}.png", metadata={"Software": None})
+        alts[f"head-to-head-{dataset}"] = alt
+    return alts

@@ -1,0 +1,35 @@
+"""What the head-to-head page says, from rows that are known."""
+
+import pytest
+
+from softprune import book, comparisons
+
+
+def test_a_baseline_reaches_what_is_reported_at_most_two_points_below(monkeypatch):
+    # reported of neggrad+: 89.91 - 94.89 = -4.98; of scrub 94.79 - 94.89 = -0.10
+    ours = {"neggrad+": {"change": -6.97}, "scrub": {"change": -2.11}}
+    monkeypatch.setattr(comparisons, "compared_row", lambda d, m: ours.get(m))
+    found = {r["method"]: r for r in comparisons.beside_reported("cifar10")}
+    assert set(found) == {"neggrad+", "scrub"}
+    assert found["neggrad+"]["reported"] == pytest.approx(-4.98) and found["neggrad+"]["reached"]
+    assert not found["scrub"]["reached"]
+    assert comparisons.beside_reported("digits") == []
+
+
+def test_the_bars_verdict_and_the_claims(monkeypatch):
+    ratios = {"soft": 1.0, "best": 0.5, "ssd": 99.0, "salun": 5000.0, "retrained": 40_000.0}
+    rows = {m: {"ratio": r, "request": r / 1e4, "prepare": 7.0} for m, r in ratios.items()}
+    monkeypatch.setattr(comparisons, "compared_row", lambda d, m: rows.get(m))
+    assert [b["met"] for b in comparisons.speed_bar("cifar10")] == [False, True, True]
+    monkeypatch.setattr(comparisons, "compared", lambda: ["cifar10"])
+    assert book.judge_speed("cifar10", "soft")["verdict"] == "does not hold"
+    judged = book.judge_speed("cifar10", "best")  # twice as fast: 198 times against ssd
+    assert judged["verdict"] == "holds" and "7.0 s by the clock, not counted" in judged["text"]
+    assert book.judge_speed("cifar100", "soft") is None
+
+
+def test_figures_of_other_papers_keep_their_own_conventions():
+    for group in comparisons.reported()["accuracies"]:
+        with_mia = ["mia" in r for r in group["rows"]]
+        assert (all(with_mia) and group["mia"]) or not any(with_mia)
+        assert {"original", "retrained"} <= {r["method"] for r in group["rows"]}

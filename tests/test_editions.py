@@ -1,0 +1,144 @@
+"""Two books from one source: the student's holds no solution anywhere, the teacher's holds all."""
+
+import re
+
+import nbformat
+import pytest
+from bs4 import BeautifulSoup
+
+from assignments import NAMES, mark, source
+from softprune import book, classroom
+from softprune.errors import UserError
+
+REGION = re.compile(r"### BEGIN (?:SOLUTION|HIDDEN TESTS)\n(.*?)\s*### END", re.S)
+
+
+def bare(text: str) -> str:
+    """Without white space, so that markup and line breaks do not hide anything."""
+    return re.sub(r"\s+", "", text)
+
+
+def secrets(name: str) -> list[str]:
+    """Every line of 20 characters or more that a student must not see."""
+    released = bare(classroom.released(classroom.source() / name / f"{name}.ipynb")
+                    .replace('\\"', '"').replace("\\\\", "\\"))
+    hidden = []
+    for cell in source(name).cells:
+        parts = REGION.findall(cell.source)
+        if mark(cell).get("solution") and cell.cell_type == "markdown":
+            parts = [cell.source]
+        hidden += [bare(line) for part in parts for line in part.split("\n")]
+    return [line for line in hidden if len(line) >= 20 and line not in released]
+
+
+def texts(folder) -> dict[str, str]:
+    """Everything a reader or a search engine could read in a folder, without white space."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        kinds = (".html", ".ipynb", ".md", ".txt", ".js", ".json", ".rst", ".py", ".csv")
+        if path.suffix not in kinds or "mathjax" in str(path).lower():
+            continue
+        text = re.sub(r"[A-Za-z0-9+/=]{500,}", "", path.read_text(errors="replace"))  # pictures
+        if path.suffix == ".html":
+            text += BeautifulSoup(text, "html.parser").get_text()
+        if path.suffix == ".ipynb":
+            text += "\n".join(c.source for c in nbformat.reads(text, 4).cells)
+        found[path.relative_to(folder).as_posix()] = bare(text)
+    return found
+
+
+def leaks(folder) -> list[tuple[str, str]]:
+    """(file, line) of every secret line that a folder holds."""
+    lines = [line for name in NAMES for line in secrets(name)]
+    return [(file, line) for file, text in texts(folder).items() for line in lines if line in text]
+
+
+def words(lines: list[str], known: str) -> set[str]:
+    """Words of eight letters or more that occur in secret lines only."""
+    return {w for line in lines for w in re.findall(r"[a-z]{8,}", line.lower())} - set(
+        re.findall(r"[a-z]{8,}", known.lower()))
+
+
+@pytest.fixture(scope="module")
+def teachers(tmp_path_factory):
+    """The rendered sources of the teacher's edition."""
+    from softprune import paths
+
+    root, target = paths.root(), tmp_path_factory.mktemp("teacher") / "source"
+    patch = pytest.MonkeyPatch()
+    patch.setattr(paths, "results", lambda: root / "data" / "results")
+    book.records.cache_clear()
+    book.table.cache_clear()
+    book.page_record.cache_clear()
+    book.render(root / "book", target, "teacher")
+    patch.undo()
+    return target
+
+
+def test_there_are_secrets_of_every_kind():
+    for name in NAMES:
+        assert len(secrets(name)) > 15, name
+    every = "\n".join(line for name in NAMES for line in secrets(name))
+    assert "assert" in every and "1point:" in every and ".clamp_max(0.5)" in every
+
+
+@pytest.mark.book
+def test_the_students_book_holds_no_solution_anywhere(html):
+    assert list(html.rglob("_sources/class/*.ipynb")), "released notebooks can be downloaded"
+    assert leaks(html) == []
+    assert leaks(html.parents[1] / "source") == []
+    for file, text in texts(html).items():
+        if "class/" in file:
+            for sign in ("BEGINSOLUTION", "HIDDENTESTS", "MARKSCHEME", "teachers-notes"):
+                assert sign not in text, (file, sign)
+    assert not (html / "class/teachers-notes.html").exists()
+
+
+@pytest.mark.book
+def test_the_search_index_knows_no_word_of_a_solution(html):
+    index = (html / "searchindex.js").read_text().lower()
+    pages = [BeautifulSoup(p.read_text(), "html.parser").get_text() for p in html.rglob("*.html")]
+    for name in NAMES:
+        assert not [w for w in words(secrets(name), " ".join(pages)) if f'"{w}"' in index], name
+
+
+def test_the_search_for_leaks_finds_them_in_the_teachers_edition(teachers):
+    found = {line for _, line in leaks(teachers)}
+    for name in NAMES:
+        assert set(secrets(name)) <= found, f"the search overlooks solutions of {name}"
+    notes = (teachers / "class/teachers-notes.md").read_text()
+    assert "the larger Gram matrix" in notes and "[[" not in notes
+
+
+def test_the_teachers_contents_have_one_page_more():
+    one, more = book.contents("student"), book.contents("teacher")
+    assert set(more.split("\n")) - set(one.split("\n")) == {"  - file: class/teachers-notes"}
+
+
+def test_a_released_notebook_is_what_nbgrader_releases(tmp_path):
+    path = classroom.release(tmp_path, ["forget-it"])[0]
+    theirs = nbformat.read(path, 4)
+    ours = nbformat.reads(classroom.released(classroom.source() / "forget-it/forget-it.ipynb"), 4)
+    assert [c.source for c in ours.cells] == [c.source for c in theirs.cells]
+
+
+def test_an_unknown_edition_is_refused(tmp_path):
+    with pytest.raises(UserError, match="expected one of student, teacher"):
+        book.build(tmp_path, "pupil")
+
+
+@pytest.mark.slow
+def test_the_teachers_book_builds_without_warnings(tmp_path):
+    from softprune import paths
+
+    root = paths.root()
+    patch = pytest.MonkeyPatch()
+    patch.setattr(paths, "results", lambda: root / "data" / "results")
+    for cached in (book.records, book.table, book.page_record, book.identity, book.summary,
+                   book.in_turn, book.request):
+        cached.cache_clear()
+    html = book.build(tmp_path, "teacher").parent
+    patch.undo()
+    assert (html / "class/teachers-notes.html").exists()
+    found = {line for _, line in leaks(html)}
+    assert all(set(secrets(name)) <= found for name in NAMES)
