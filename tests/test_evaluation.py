@@ -69,3 +69,20 @@ def test_candidates_cover_every_choice_once(smoke):
     one = requests.judged(smoke, score="margin", statistic="max", gate="hard", sites="last",
                           fraction=0.2)
     assert requests.retained_and_forgotten(logits, labels, (4,))[1] <= one["forgotten-worst"]
+
+
+def test_shares_by_hand_and_a_choice_over_some_classes(smoke):
+    right = torch.tensor([True, False, True, True])
+    labels = torch.tensor([0, 0, 1, 2])
+    assert requests.shares(right, labels, (0,)) == (1.0, 0.5)
+    assert requests.shares(right, labels, (1, 2)) == (0.5, 1.0)
+    logits = torch.randn(50, 4)
+    labels = torch.arange(50) % 4
+    gone = labels == 2
+    assert requests.retained_and_forgotten(logits, labels, (2,)) == (
+        evaluation.accuracy(logits[~gone], labels[~gone]),
+        evaluation.accuracy(logits[gone], labels[gone]))
+    rows = requests.candidates(smoke, (0.2,), scores=("difference",), classes=[1, 4])
+    assert {r["n"] for r in rows} == {2}
+    _, points = requests.calibrate(smoke, (0.2,), classes=[1, 4])
+    assert points[0]["n"] == 2

@@ -112,6 +112,18 @@ def test_publisher_refuses(output, count, message, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_another_choice_of_rung_settings_makes_a_page_stale(tmp_path, monkeypatch):
+    monkeypatch.setattr(notebooks.paths, "root", lambda: tmp_path)
+    (tmp_path / "data").mkdir()
+    told = [notebooks.rung_settings("digits")]
+    for margin, record in ((1.0, "a"), (2.0, "a"), (2.0, "b")):
+        (tmp_path / "data/ladder.json").write_text(json.dumps(
+            {"digits": {"best": {"set": {"margin": margin}, "record": record}}}))
+        told.append(notebooks.rung_settings("digits"))
+    assert len(set(told[:3])) == 3 and told[3] == told[2], "only the setting counts"
+    assert notebooks.rung_settings("cifar10") == told[0]
+
+
 def test_parameters_are_literals_only(tmp_path):
     cell = new_code_cell("a = 1\nb = a + 1", metadata={"tags": ["parameters"]})
     nbformat.write(new_notebook(cells=[cell]), tmp_path / "n.ipynb")

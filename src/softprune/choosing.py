@@ -37,7 +37,7 @@ AXES: dict[str, list[list[dict]]] = {
         [{"pull": p} for p in (0.02, 0.002)],
     ],
     "best": [
-        [{"margin": m} for m in (0.1, 0.3, 1.0, 3.0)],
+        [{"margin": m} for m in (0.1, 1.0, 2.0, 3.0)],
         [{"keep": k} for k in ("teacher", "labels")],
         [{}, {"sites": "+last"}],
     ],

@@ -27,7 +27,7 @@ BESIDE = {"head-to-head": 5, "gone-or-hidden": 6, "positive-control": 7, "known-
 MODULES = {
     "orthogonal-training": ("training", "orthogonality", "models", "datasets", "profiles"),
     "channel-identification": ("channels", "evaluation"),
-    "soft-pruning": ("pruning", "ladder", "requests", "evaluation", "channels"),
+    "soft-pruning": ("pruning", "ladder", "requests", "evaluation", "channels", "devices"),
     "membership-inference": ("membership", "likelihood", "shadows", "targets", "roc", "audit",
                              "requests", "pruning"),
     "positive-control": ("shadows", "targets", "likelihood", "roc"),
@@ -160,7 +160,15 @@ def key_parts(stage: str, values: dict, dataset_hash: str) -> dict[str, str]:
         "data": dataset_hash,
         "torch version": version("torch").split("+")[0],
         **{f"module {m}": artifacts.source_hash([m]) for m in sorted(set(modules))},
+        **({"rung settings": rung_settings(values["dataset"])} if "ladder" in modules else {}),
     }
+
+
+def rung_settings(dataset: str) -> str:
+    """Hash of what `softprune fit --choose` chose for a set: its gates are fitted by it."""
+    path = paths.root() / "data" / "ladder.json"
+    chosen = json.loads(path.read_text()) if path.exists() else {}
+    return artifacts.short_hash({rung: c["set"] for rung, c in chosen.get(dataset, {}).items()})
 
 
 def data_hash(dataset: str) -> str:

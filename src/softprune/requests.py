@@ -153,9 +153,13 @@ def _holds(part: str, gates) -> bool:
 
 def retained_and_forgotten(logits: Tensor, labels: Tensor, forget) -> tuple[float, float]:
     """Accuracy on the retained and on the forgotten classes."""
+    return shares(logits.argmax(1) == labels, labels, forget)
+
+
+def shares(right: Tensor, labels: Tensor, forget) -> tuple[float, float]:
+    """Share of retained and of forgotten images that are `right`, bool (N,)."""
     gone = evaluation.is_forgotten(labels, forget)
-    return (evaluation.accuracy(logits[~gone], labels[~gone]),
-            evaluation.accuracy(logits[gone], labels[gone]))
+    return right[~gone].double().mean().item(), right[gone].double().mean().item()
 
 
 def in_turn(bench: Bench, logits_of, split: str = "test", classes=None) -> dict[str, list]:
@@ -169,10 +173,11 @@ def in_turn(bench: Bench, logits_of, split: str = "test", classes=None) -> dict[
         accuracy of the original).
     """
     _, base, labels = bench.outputs(split)
+    right = base.argmax(1) == labels
     turn = {"classes": [], "retained": [], "forgotten": [], "before": []}
     for cls in range(len(bench.images.class_names)) if classes is None else classes:
         retained, forgotten = retained_and_forgotten(logits_of(cls), labels, (cls,))
-        before = retained_and_forgotten(base, labels, (cls,))[0]
+        before = shares(right, labels, (cls,))[0]
         for key, value in zip(turn, (cls, retained, forgotten, before), strict=True):
             turn[key].append(value)
     return turn
@@ -194,25 +199,29 @@ def judged(bench: Bench, method: str = "soft", split: str = "test", classes=None
     return choice | summarise(turn)
 
 
-def calibrate(bench: Bench, fractions=FRACTIONS, **options) -> tuple[float, list[dict]]:
+def calibrate(bench: Bench, fractions=FRACTIONS, classes=None,
+              **options) -> tuple[float, list[dict]]:
     """The fraction to prune, chosen on the validation split alone; and every point tried.
 
-    Rule: the largest mean over all classes in turn of (retained - forgotten accuracy); of equals
-    the smallest fraction. One fraction serves every class.
+    Rule: the largest mean over classes in turn (all where none are named) of (retained -
+    forgotten accuracy); of equals the smallest fraction. One fraction serves every class.
     """
-    points = [judged(bench, split="validation", fraction=f, **options) for f in fractions]
+    points = [judged(bench, split="validation", classes=classes, fraction=f, **options)
+              for f in fractions]
     best = max(points, key=lambda p: p["retained-mean"] - p["forgotten-mean"])
     return best["fraction"], points
 
 
-def candidates(bench: Bench, fractions=FRACTIONS, scores=channels.SCORES) -> list[dict]:
+def candidates(bench: Bench, fractions=FRACTIONS, scores=channels.SCORES,
+               classes=None) -> list[dict]:
     """What the paper leaves open at the last site: every score, statistic and gate.
 
     Each combination gets its own fraction on the validation split, and is judged on the test split
-    for all classes in turn. Values in [0, 1], means over classes and the worst class.
+    for `classes` in turn (all). Values in [0, 1], means over classes and the worst class.
     """
     return [
-        judged(bench, fraction=calibrate(bench, fractions, **choice)[0], **choice)
+        judged(bench, fraction=calibrate(bench, fractions, classes, **choice)[0], classes=classes,
+               **choice)
         for choice in (
             {"score": score, "statistic": statistic, "gate": gate, "sites": "last"}
             for score in scores for statistic in channels.STATISTICS for gate in pruning.GATES
