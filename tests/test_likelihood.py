@@ -188,6 +188,16 @@ def test_null_error_and_intervals():
     assert (high - low) / 2 == pytest.approx(1.96 * values.std() / 20, rel=0.1)
 
 
+def test_an_interval_of_a_difference_is_that_of_two_independent_means():
+    assert roc.gap_interval([0.7] * 5, [0.5] * 3) == pytest.approx((0.2, 0.2))
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(1, 1, 100), rng.normal(0, 2, 400)
+    low, high = roc.gap_interval(first, second)
+    error = math.sqrt(first.var() / 100 + second.var() / 400)
+    assert (high - low) / 2 == pytest.approx(1.96 * error, rel=0.05)
+    assert low < first.mean() - second.mean() < high
+
+
 def test_true_positive_rates_known_and_refused():
     """d = 1: .0924 at 1 %; and no number where fewer than ten negatives decide."""
     rng = np.random.default_rng(0)
