@@ -34,7 +34,7 @@ MODULES = {
     "known-mistakes": ("membership", "likelihood", "roc", "evaluation"),
     "gone-or-hidden": ("audit", "removal", "requests", "pruning", "ladder", "channels"),
     "head-to-head": ("headtohead", "distances", "baselines", "finetuning", "unlearning",
-                     "requests", "ladder", "pruning", "membership", "evaluation"),
+                     "requests", "ladder", "pruning", "membership", "evaluation", "audit"),
     "break-it": ("breakit", "membership", "pruning", "requests"),
     "toy": ("toy", "toy_plots", "membership", "evaluation"),
 }
