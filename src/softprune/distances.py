@@ -99,6 +99,7 @@ def seed_floor(config, cls: int, images, reference, seeds=(1, 2, 3, 4)) -> list[
     return found
 
 
+@torch.no_grad()
 def moved(original: nn.Module, model: nn.Module) -> tuple[float, float, float]:
     """Share of parameters changed; relative distance moved by the classifier, and by the rest.
 

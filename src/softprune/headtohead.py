@@ -63,7 +63,7 @@ class Outcome:
         The processor's where they were counted and there is no GPU: a busy machine stretches the
         clock of minutes, but not of milliseconds, and no ratio may gain by that.
         """
-        counted = self.cpu if self.cpu and not torch.cuda.is_available() else self.seconds
+        counted = self.cpu if "edit" in self.cpu and not torch.cuda.is_available() else self.seconds
         return counted.get("select", 0.0) + counted.get("edit", 0.0)
 
 
@@ -82,13 +82,19 @@ class Contest:
     # --- time ------------------------------------------------------------------------------------
 
     @functools.cached_property
-    def table_seconds(self) -> float:
-        """What the class-by-channel table takes, once a model: of some images, scaled to all."""
+    def table_time(self) -> tuple[float, float]:
+        """What the class-by-channel table takes, once a model: seconds, and the processor's.
+
+        Of some images, scaled to all.
+        """
         each = max(1, TIMED // len(self.images.class_names))
         few = datasets.subset(self.images, each)
+        ledger = unlearning.Ledger()
+        for part in ("warm", "prepare"):
+            with ledger.part(part):
+                channels.class_channel_table(self.bench.model, few)
         share = len(few.train_labels) / len(self.images.train_labels)
-        return evaluation.median_time(
-            lambda: channels.class_channel_table(self.bench.model, few), 3) / share
+        return ledger.seconds["prepare"] / share, ledger.cpu["prepare"] / share
 
     def edited(self, method: str, cls: int, repeats: int = 1) -> Outcome:
         """The model a method makes, and the median seconds of its parts over `repeats`."""
@@ -96,7 +102,7 @@ class Contest:
         own = self._gated if method in OWN else self._unlearned
         model, seconds, cpu = own(method, cls, repeats)
         if method in (*OWN[:3], "cse", "cdp"):
-            seconds["prepare"] = self.table_seconds
+            seconds["prepare"], cpu["prepare"] = self.table_time
         with tempfile.TemporaryDirectory() as folder:
             seconds["save"] = evaluation.median_time(lambda: artifacts.save_tensors(
                 f"{folder}/m.safetensors", model.state_dict()), min(repeats, 5))

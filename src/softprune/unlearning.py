@@ -75,13 +75,13 @@ class Ledger(evaluation.TimeLedger):
 class Access:
     """What a method may read of the data: training images, the table, the training recipe.
 
-    `prepared` keeps what does not depend on a request, with the seconds it took.
+    `prepared` keeps what does not depend on a request, with the ledger of its making.
     """
 
     images: datasets.ImageSet
     recipe: training.TrainConfig
     table: channels.ClassChannelTable
-    prepared: dict[str, tuple[object, float]] = field(default_factory=dict)
+    prepared: dict[str, tuple[object, Ledger]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, bench) -> "Access":
@@ -100,15 +100,16 @@ class Access:
         index = (evaluation.is_forgotten(labels, forget) ^ retained).nonzero().squeeze(1)
         return pixels[index], labels[index]
 
-    def once(self, key: str, make: Callable[[], object], ledger: evaluation.TimeLedger):
+    def once(self, key: str, make: Callable[[], object], ledger: Ledger):
         """`make()`, kept under `key`; every request's ledger shows what it took as `prepare`."""
         if key not in self.prepared:
-            own = evaluation.TimeLedger()
+            own = Ledger()
             with own.part("prepare"):
                 made = make()
-            self.prepared[key] = made, own.seconds["prepare"]
-        made, seconds = self.prepared[key]
-        ledger.seconds["prepare"] = ledger.seconds.get("prepare", 0.0) + seconds
+            self.prepared[key] = made, own
+        made, own = self.prepared[key]
+        for mine, its in ((ledger.seconds, own.seconds), (ledger.cpu, own.cpu)):
+            mine["prepare"] = mine.get("prepare", 0.0) + its["prepare"]
         return made
 
 
