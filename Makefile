@@ -30,7 +30,8 @@ teacher-book: $(READY)
 
 # every seeded mistake, all five assignments through nbgrader, submissions that misbehave
 test-class: $(READY)
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m slow tests/test_assignments.py tests/test_classroom.py
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m slow tests/test_assignments.py tests/test_classroom.py \
+		tests/test_editions.py
 
 bench: $(READY)
 	$(BIN)/python benchmarks/ratios.py

@@ -7,7 +7,7 @@ import pytest
 from bs4 import BeautifulSoup
 
 from assignments import NAMES, mark, source
-from softprune import book, classroom
+from softprune import book, classroom, editions
 from softprune.errors import UserError
 
 REGION = re.compile(r"### BEGIN (?:SOLUTION|HIDDEN TESTS)\n(.*?)\s*### END", re.S)
@@ -111,7 +111,7 @@ def test_the_search_for_leaks_finds_them_in_the_teachers_edition(teachers):
 
 
 def test_the_teachers_contents_have_one_page_more():
-    one, more = book.contents("student"), book.contents("teacher")
+    one, more = editions.contents("student"), editions.contents("teacher")
     assert set(more.split("\n")) - set(one.split("\n")) == {"  - file: class/teachers-notes"}
 
 

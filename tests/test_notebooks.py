@@ -124,6 +124,19 @@ def test_another_choice_of_rung_settings_makes_a_page_stale(tmp_path, monkeypatc
     assert notebooks.rung_settings("cifar10") == told[0]
 
 
+def test_text_around_a_progress_line_is_one_text(tmp_path):
+    page = executed()
+    page.cells[2].outputs = [
+        new_output("stream", name="stdout", text="a\n"),
+        new_output("stream", name="stderr", text="10 %\n"),
+        new_output("stream", name="stdout", text="b\n"),
+        new_output("execute_result", {"text/plain": "2"}, execution_count=1),
+        new_output("stream", name="stdout", text="c\n")]
+    notebooks.publish(page, tmp_path / "x.ipynb", VALUES, {}, MADE)
+    outputs = notebooks.read(tmp_path / "x.ipynb").cells[2].outputs
+    assert [o.get("text") for o in outputs] == ["a\nb\n", None, "c\n"]
+
+
 def test_parameters_are_literals_only(tmp_path):
     cell = new_code_cell("a = 1\nb = a + 1", metadata={"tags": ["parameters"]})
     nbformat.write(new_notebook(cells=[cell]), tmp_path / "n.ipynb")

@@ -64,7 +64,7 @@ class Projection(nn.Module):
 
 @method("pour-p", cite="le2026pour")
 def pour_p(model, forget, access, options, ledger):
-    r"""z_new = (I - w w^T / w^T w) z with w the class's row of W, placed after the pooling.
+    r"""z' = (I - w w^T / (w^T w)) z with w the class's row of W, placed after the pooling.
 
     Several classes: what is left of z outside the span of their rows.
     """

@@ -10,7 +10,6 @@ missing, or a filter that fits two values, stops the build. Rendered sources go 
 import argparse
 import functools
 import hashlib
-import re
 import shutil
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from pathlib import Path
 
 import yaml
 
-from softprune import artifacts, catalog, notebooks, paths, stages
+from softprune import artifacts, catalog, editions, notebooks, paths, stages
 from softprune.errors import UserError, choose
 
 
@@ -355,62 +354,6 @@ def compare(dataset: str, width: int, level: float = 5.0) -> list[dict]:
     return made
 
 
-# --- two editions of the class's pages ------------------------------------------------------------
-
-EDITIONS = ("student", "teacher")
-# in order of teaching: what the page of assignments says about each
-ASSIGNMENTS = {
-    "orthogonal-kernels": "write the penalty, see Gram matrices, find a wrong padding",
-    "which-channels": "class-by-channel table, three scores, a random control",
-    "forget-it": "gates, exact folding, and the test that says so",
-    "did-it-leak": "ROC, modified entropy, a positive control; expose a fake",
-    "the-audit": "five anonymous checkpoints: which is which, with evidence",
-}
-TEACHERS = ("class/teachers-notes",)  # pages of the teacher's edition only
-
-
-def assignments() -> list[dict]:
-    """Title, minutes, points and level of each, as its notebook's first cell says them."""
-    from softprune import classroom
-
-    made = []
-    for name, about in ASSIGNMENTS.items():
-        head = notebooks.read(classroom.source() / name / f"{name}.ipynb").cells[0].source
-        said = re.search(r"\*\*(\d+) points, about (\d+) minutes, ([\w ]+)\.\*\*", head)
-        made.append({"name": name, "about": about, "title": head.split("\n")[0].lstrip("# "),
-                     "points": said[1], "minutes": said[2], "level": said[3]})
-    return made
-
-
-def mistakes() -> dict[str, dict]:
-    """The mistakes that the assignments' tests are tried on, by title and task."""
-    seeded = yaml.safe_load((paths.root() / "tests" / "mistakes.yml").read_text())
-    return {a["title"]: seeded[a["name"]]["mistakes"] for a in assignments()}
-
-
-def place_assignments(target: Path, edition: str) -> None:
-    """Put the assignments' notebooks among the pages: as released, or with their solutions."""
-    from softprune import classroom
-
-    for name in ASSIGNMENTS:
-        source = classroom.source() / name / f"{name}.ipynb"
-        place = target / "class" / source.name
-        place.parent.mkdir(exist_ok=True)
-        if edition == "teacher":
-            shutil.copy(source, place)
-        else:
-            place.write_text(classroom.released(source))
-
-
-def contents(edition: str) -> str:
-    """`_toc.yml`, for the teacher's edition with its own pages."""
-    toc = yaml.safe_load((paths.root() / "_toc.yml").read_text())
-    if edition == "teacher":
-        part = next(p for p in toc["parts"] if p["caption"] == "In class")
-        part["chapters"] += [{"file": page} for page in TEACHERS]
-    return yaml.safe_dump(toc, sort_keys=False)
-
-
 # --- rendering -----------------------------------------------------------------------------------
 
 
@@ -459,7 +402,7 @@ def ablation_picture(dataset: str, width: int, path: Path) -> str:
 def render(source: Path, target: Path, edition: str = "student") -> None:
     """Copy `source` to `target`, filling every page's numbers in.
 
-    What the student's edition must not hold is not copied in the first place.
+    What the student's edition must not hold is taken out before anything is rendered.
     """
     import jinja2
 
@@ -468,11 +411,8 @@ def render(source: Path, target: Path, edition: str = "student") -> None:
     if target.exists():
         shutil.rmtree(target)
     shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
-    if edition == "student":
-        for page in TEACHERS:
-            (target / f"{page}.md").unlink(missing_ok=True)
     if (source / "class").exists():
-        place_assignments(target, edition)
+        editions.place(target, edition)
     alts = {d: picture(d, target / "images" / f"{d}.png") for d in pages()}
     swept = {d: w for d, w in SWEPT.items() if rows(stage="sweep", dataset=d, width=w)}
     alts |= {f"ablation-{d}": ablation_picture(d, w, target / "images" / f"ablation-{d}.png")
@@ -493,9 +433,8 @@ def render(source: Path, target: Path, edition: str = "student") -> None:
         "identity": identity, "page_key": page_key, "in_turn": in_turn, "request": request,
         "has": has, "ablation": ablation, "compare": compare, "swept": swept,
         "mean_of": mean_of, "beside": beside, "between": between, "audited": audited,
-        "inside_turn": inside_turn,
-        "edition": edition, "assignments": assignments, "mistakes": mistakes,
-        "sliders": sliders,
+        "inside_turn": inside_turn, "edition": edition, "assignments": editions.assignments,
+        "mistakes": editions.mistakes, "sliders": sliders,
     }
     from softprune import findings
 
@@ -518,13 +457,13 @@ def build(out: Path | None = None, edition: str = "student") -> Path:
     Raises:
         UserError: a missing number, or a warning of Sphinx.
     """
-    choose("edition", edition, EDITIONS)
+    choose("edition", edition, editions.EDITIONS)
     root = paths.root()
     work = out or root / "_build" / ("teacher" if edition == "teacher" else "")
     source = work / "source"
     render(root / "book", source, edition)
     toc = work / "_toc.yml"
-    toc.write_text(contents(edition))
+    toc.write_text(editions.contents(edition))
     made_from, stamp = tree_hash([source, root / "_config.yml", toc, root / "src"]
                                  ), work / "built-from"
     index = work / "_build" / "html" / "index.html"
@@ -574,7 +513,7 @@ def sphinx(source: Path, config: Path, toc: Path, out: Path) -> Path:
 def main(words: list[str] | None = None) -> int:
     """Build, print where it is."""
     parser = argparse.ArgumentParser(prog="softprune.book", description="Build the book.")
-    parser.add_argument("--edition", default="student", metavar="|".join(EDITIONS))
+    parser.add_argument("--edition", default="student", metavar="|".join(editions.EDITIONS))
     try:
         print(build(edition=parser.parse_args(words).edition))
     except UserError as error:

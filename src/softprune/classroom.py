@@ -167,6 +167,9 @@ def grade(course: Path, wanted: list[str] | None = None, bounds: Limits | None =
     if not work:
         raise UserError(f"{course / 'submitted'} holds no STUDENT/ASSIGNMENT folder to grade")
     given = read_marks(course, work)
+    with api(course).gradebook as book:  # here, since two graders of one student would collide
+        for student in sorted({s for s, _ in work}):
+            book.update_or_create_student(student)
     states: dict[tuple[str, str], str] = {}
     with ThreadPoolExecutor(bounds.jobs) as pool:
         jobs = {pool.submit(grade_one, course, s, a, bounds): (s, a) for s, a in work}

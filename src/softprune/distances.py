@@ -22,7 +22,7 @@ def ranks(contest, outcomes: list, reference, draws: int = 100, seed: int = 0
     (modified entropy). 1 is nearest.
 
     Args:
-        contest: a `headtohead.Contest`. outcomes, reference: what it judged, of one class.
+        contest: a `headtohead.Contest`. outcomes, reference: judged outcomes of one class.
 
     Returns:
         criterion -> method -> (median, low, high).

@@ -34,7 +34,7 @@ MODULES = {
     "known-mistakes": ("membership", "likelihood", "roc", "evaluation"),
     "gone-or-hidden": ("audit", "removal", "requests", "pruning", "ladder", "channels"),
     "head-to-head": ("headtohead", "distances", "baselines", "finetuning", "unlearning",
-                     "requests", "ladder", "pruning", "membership", "evaluation"),
+                     "requests", "ladder", "pruning", "membership", "evaluation", "audit"),
     "break-it": ("breakit", "membership", "pruning", "requests"),
     "toy": ("toy", "toy_plots", "membership", "evaluation"),
 }
@@ -248,7 +248,7 @@ def publish(executed, page: Path, values: dict, parts: dict, made: dict) -> None
             continue
         if cell.cell_type == "code":
             refuse_unfit(cell, page)
-            cell.outputs = [clean(output) for output in cell.outputs if not is_noise(output)]
+            cell.outputs = joined([clean(o) for o in cell.outputs if not is_noise(o)])
             cell.execution_count = None
             for output in cell.outputs:
                 if "execution_count" in output:
@@ -279,6 +279,17 @@ def is_noise(output) -> bool:
     if output.output_type != "stream":
         return False
     return output.name == "stderr" or output.text.startswith("peak_memory_bytes=")
+
+
+def joined(outputs: list) -> list:
+    """Pieces of standard output that only noise stood between are one text again."""
+    found = []
+    for output in outputs:
+        if output.output_type == "stream" and found and found[-1].output_type == "stream":
+            found[-1]["text"] += output["text"]
+        else:
+            found.append(output)
+    return found
 
 
 def refuse_unfit(cell, page: Path) -> None:

@@ -423,8 +423,8 @@ def quality_against_time(points: list[dict], limit: float, floor: float | None =
     axis.axvline(limit, color=GREY, ls=":", zorder=1)
     if floor is not None:
         axis.axhline(floor, color=GREEN, ls=":", zorder=1)
-        axis.text(1, floor, "retrained, other seeds", color=GREEN, fontsize=7.5, ha="right",
-                  va="bottom", transform=axis.get_yaxis_transform())
+        axis.text(0.01, floor, "retrained, other seeds", color=GREEN, fontsize=7.5, va="top",
+                  transform=axis.get_yaxis_transform())
     axis.set(xscale="log", xlabel="request: select and edit (s)",
              ylabel="confusion row's distance\nfrom the retrained model's (bit)")
     times = [p["seconds"] for p in points] + [limit]
