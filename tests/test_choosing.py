@@ -85,6 +85,18 @@ def test_a_mask_of_the_head_is_not_taken_for_forgetting(smoke, monkeypatch):
     assert made["left"] == pytest.approx(max(known, made["forgotten-mean"]))
 
 
+def test_a_hopeless_trial_is_not_carried_on(smoke, monkeypatch):
+    closed = smoke.gates((3,), fraction=1.0, gate="hard")
+    harm = {"closed": closed, "open": {"conv3": closed["conv3"] + 1}}
+    for kind, n in (("closed", 2), ("open", 3)):
+        fitted = []
+        monkeypatch.setattr(ladder.Fitter, "fit",
+                            lambda self, c, k=kind, f=fitted: f.append(c) or harm[k])
+        fitter = ladder.Fitter(smoke.model, smoke.images, ladder.base("calibrated", "digits"))
+        made = choosing.judge(fitter, smoke, [1, 2, 3])
+        assert made["n"] == n and fitted == [1, 2, 3][:n], kind
+
+
 def test_the_choice_is_recorded_remembered_and_used(smoke, monkeypatch, own_root, capsys):
     monkeypatch.setattr(choosing, "sample", lambda n: (3,))
     monkeypatch.setitem(choosing.AXES, "calibrated", [[{"margin": 0.3}, {"margin": 3.0}]])

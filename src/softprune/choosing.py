@@ -77,22 +77,36 @@ def changed(best: FitOptions, change: dict) -> FitOptions:
 def judge(fitter: ladder.Fitter, bench: requests.Bench, classes) -> dict:
     """Fit each of `classes` and look at the validation split.
 
+    A trial whose first two classes both cost the others more than twice `LOSS` is not carried on:
+    its `n` says so.
+
     Returns:
         `options`, the numbers of `requests.summarise`, `inside` and `left` (shares of the class
         recognised under the untouched classifier, and the larger of both), `seconds` a class.
     """
     began = time.perf_counter()
-    fitted = {c: fitter.fit(c) for c in classes}
-    seconds = (time.perf_counter() - began) / len(fitted)
+    folded, inside = {}, {}
+    for c in classes:
+        gates = fitter.fit(c)
+        add(folded, bench, c, gates)
+        if fitter.at_head or not bench.inside(gates).keys() < gates.keys():
+            inside = folded
+        else:
+            add(inside, bench, c, bench.inside(gates))
+        lost = [b - r for r, b in zip(folded["retained"], folded["before"], strict=True)]
+        if len(lost) == 2 and min(lost) > 2 * LOSS:
+            break
+    made, under = requests.summarise(folded), requests.summarise(inside)["forgotten-mean"]
+    return {"options": fitter.options, "seconds": (time.perf_counter() - began) / made["n"],
+            "inside": under, "left": max(made["forgotten-mean"], under), **made}
 
-    def turn(kept):
-        logits = {c: bench.gated_outputs(kept(g), "validation")[1] for c, g in fitted.items()}
-        return requests.summarise(requests.in_turn(bench, logits.get, "validation", classes))
 
-    made = turn(lambda g: g)
-    inside = made if fitter.at_head else turn(bench.inside)
-    return {"options": fitter.options, "seconds": seconds, "inside": inside["forgotten-mean"],
-            "left": max(made["forgotten-mean"], inside["forgotten-mean"]), **made}
+def add(turn: dict[str, list], bench: requests.Bench, cls: int, gates) -> None:
+    """One more class to what `requests.in_turn` gives."""
+    one = requests.in_turn(bench, lambda _: bench.gated_outputs(gates, "validation")[1],
+                           "validation", [cls])
+    for key, values in one.items():
+        turn.setdefault(key, []).extend(values)
 
 
 def search(bench: requests.Bench, rung: str, log: Callable[[dict], None] | None = None,
