@@ -370,7 +370,8 @@ def picture(dataset: str, path: Path) -> str:
     points = [
         {"method": r["method"], "fraction": r["fraction"], "forgotten": r["value"],
          "retained": mean(r, "retained")}
-        for r in rows(**where, metric="all-classes-forgotten-mean") if r["sites"] != "each"
+        for r in rows(**where, metric="all-classes-forgotten-mean")
+        if r["sites"] not in ("each", "inside")
     ]
     lone = {m: tuple(one(**where, method=m, sites="each", metric=f"all-classes-{part}-mean")
                      for part in ("forgotten", "retained"))
