@@ -216,8 +216,8 @@ def channel_norms(weight: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Norm (J,) of each channel's share of a parameter; `shape` says which axis is the channel's.
 
     Example:
-        >>> channel_norms(torch.tensor([[3.0, 0], [4, 1]]), (1, -1)).tolist()
-        [5.0, 1.0]
+        >>> channel_norms(torch.ones(4, 2), (1, -1)).tolist()
+        [2.0, 2.0]
     """
     axis = shape.index(-1)
     return weight.detach().transpose(0, axis).flatten(1).norm(dim=1) if weight.dim() > 1 else (
