@@ -379,7 +379,7 @@ def picture(dataset: str, path: Path) -> str:
     cross = lone.pop("head-mask")
     figure, alt = plots.frontier(points, None, cross, [(m, *at) for m, at in lone.items()])
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Software": None})
+    plots.save(figure, path)
     return alt
 
 
@@ -396,7 +396,7 @@ def ablation_picture(dataset: str, width: int, path: Path) -> str:
              "high": p["change-high"]}
             for p in table if (p["penalty"], p["strength"]) == (row["penalty"], row["strength"])]
     figure, alt = plots.curves_at_equal_forgetting(groups)
-    figure.savefig(path, metadata={"Software": None})
+    plots.save(figure, path)
     return alt
 
 

@@ -139,6 +139,6 @@ def pictures(folder) -> dict[str, str]:
         figure, alt = plots.quality_against_time(
             [{"method": r["method"], "seconds": r["request"], "distance": r["js"]}
              for r in compared_methods(dataset)], limit, seed_floor(dataset))
-        figure.savefig(folder / f"head-to-head-{dataset}.png", metadata={"Software": None})
+        plots.save(figure, folder / f"head-to-head-{dataset}.png")
         alts[f"head-to-head-{dataset}"] = alt
     return alts

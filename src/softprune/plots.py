@@ -48,6 +48,12 @@ def show(made) -> None:
                  f'src="data:image/png;base64,{picture}"/>'))
 
 
+def save(figure, path) -> None:
+    """Write a figure as it is shown in notebooks, without date and version, and let it go."""
+    figure.savefig(path, metadata={"Software": None})
+    plt.close(figure)
+
+
 def _figure(columns: int = 1, width: float = 6.4, height: float = 3.6):
     style()
     return plt.subplots(1, columns, figsize=(width, height), layout="constrained")
