@@ -199,7 +199,7 @@ def renormalise(model: nn.Module, below: float = 0.7) -> nn.Module:
     """U2: find attenuated channels by their norm and bring them to their site's median.
 
     Nothing is known of the gates: a channel whose weights are below `below` of the median is
-    taken for attenuated. Orthonormal kernels have equal norms, so they give a gate away.
+    taken for attenuated. The more alike the norms of a layer are, the better a gate shows.
     """
     undone = copy.deepcopy(model)
     for targets in pruning.plan(undone).values():

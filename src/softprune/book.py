@@ -250,7 +250,7 @@ def judge(claim: dict, dataset: str, method: str) -> dict:
     else:
         kind = "lira" if s["lira-original"] else "auc"
         o, a, r = (s[f"{kind}-{m}"] for m in ("original", method, "retrained"))
-        attack = "online LiRA" if kind == "lira" else "modified entropy"
+        attack = "online LiRA on shadow models" if kind == "lira" else "modified entropy"
         text = f"{attack}: AUC {between(o)} → {between(a)} ({s['forget']})"
         if o["low"] <= 0.5:
             return {"text": text, "verdict": "no evidence: nothing leaked before"}
