@@ -72,6 +72,16 @@ def test_no_blank_number_and_no_unfilled_expression(html):
         assert not re.search(r"\bnan\b|\bNone %|\*\*\*\*", text), page.name
 
 
+def test_tables_are_tables_and_swallow_no_text(html):
+    for page, soup in parsed(html):
+        said = [p.get_text().strip() for p in soup.main.select("p")]
+        raw = [t for t in said if t.startswith("| ") and t.endswith(" |")]  # a norm has bars, too
+        assert not raw, (page.name, raw[0][:80])
+        for row in soup.main.select("table:not(.dataframe) tbody tr"):
+            cells = [c.get_text(strip=True) for c in row.select("td")]
+            assert len(cells) < 3 or any(cells[1:]), (page.name, cells)
+
+
 def test_a_missing_number_stops_the_build(tmp_path):
     source = tmp_path / "book"
     source.mkdir()
