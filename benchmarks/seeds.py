@@ -1,9 +1,10 @@
-"""The headline numbers of one training seed: every class in turn, plain and both rungs.
+"""The headline numbers of one checkpoint: every class in turn, plain and both rungs.
 
     python benchmarks/seeds.py cifar10 data/checkpoints/cifar10/laptop/NAME.safetensors
 
-One record (stage `seeds`) a checkpoint; the book takes means and intervals over seeds. Where the
-same seed was also retrained without a class, its retained accuracy stands beside the request's.
+One record (stage `seeds`) a checkpoint; the book takes means and intervals over seeds, and sets
+architectures side by side. Where the same seed was also retrained without a class, its retained
+accuracy, and what a refitted classifier finds in it, stand beside the request's.
 """
 
 import dataclasses
@@ -11,30 +12,64 @@ import sys
 import time
 from pathlib import Path
 
-from softprune import artifacts, datasets, ladder, requests, training
+from softprune import artifacts, datasets, evaluation, ladder, pruning, requests, training
 
 TURN = ("forgotten-mean", "forgotten-worst", "retained-mean", "change-mean", "change-worst")
 
 
-def in_turn_rows(bench: requests.Bench) -> tuple[list[dict], dict]:
-    """Rows of every class in turn, and each method's turn for later use."""
+def in_turn_rows(bench: requests.Bench) -> tuple[list[dict], dict, float]:
+    """Rows of every class in turn, each method's turn for later use, and the plain fraction."""
     classes = range(len(bench.images.class_names))
-    for rung in ladder.RUNGS:
-        bench.prepare(rung, classes, log=print)
+    seconds = {rung: bench.prepare(rung, classes, log=print) for rung in ladder.RUNGS}
     fraction = requests.calibrate(bench)[0]
-    rows, turns = [], {}
+    labels = bench.images.test_labels
+    right = (bench.outputs("test")[1].argmax(1) == labels)
+    rows = [artifacts.row("original", "accuracy", right.double().mean(), split="test",
+                          n=len(labels))]
+    rows += [artifacts.row(rung, "time-prepare", sum(s.values()) / len(s), "s", n=len(s))
+             for rung, s in seconds.items()]
+    turns = {}
     for method in ("soft", *ladder.RUNGS):
         said = {"fraction": fraction} if method == "soft" else {}
         turns[method] = requests.in_turn(
             bench, lambda c, m=method, s=said: bench.method_logits(m, (c,), "test", **s))
-        made = requests.summarise(turns[method])
-        rows += [artifacts.row(method, f"all-classes-{k}", 100 * made[k], "points", split="test",
-                               sites="each", n=made["n"], **said) for k in TURN]
-    return rows, turns
+        rows += tell(method, turns[method], sites="each", **said)
+    gates = bench.stored["best"]
+    if any(bench.last in g for g in gates.values()):
+        under = requests.in_turn(
+            bench, lambda c: bench.gated_outputs(bench.inside(gates[c]), "test")[1])
+        rows += tell("best", under, sites="inside")
+    else:  # the classifier was never touched
+        rows += tell("best", turns["best"], sites="inside")
+    return rows, turns, fraction
 
 
-def beside_retrained(bench: requests.Bench, config, turns: dict) -> list[dict]:
-    """Retained test accuracy of each request whose retrained reference is here, and of that."""
+def tell(method: str, turn: dict, **said) -> list[dict]:
+    """Rows of one method's turn."""
+    made = requests.summarise(turn)
+    return [artifacts.row(method, f"all-classes-{k}", 100 * made[k], "points", split="test",
+                          n=made["n"], **said) for k in TURN]
+
+
+def edit_rows(bench: requests.Bench, fraction: float) -> list[dict]:
+    """Select and edit of a request for the first class, medians."""
+    copy, rows = bench.fold_into_copy({}), []
+    for method in ("soft", *ladder.RUNGS):
+        said = {"fraction": fraction} if method == "soft" else {}
+
+        def select(m=method, s=said):
+            return bench.method_gates(m, (0,), **s)
+
+        gates = select()
+        times = {"select": evaluation.median_time(select),
+                 "edit": evaluation.median_time(lambda g=gates: pruning.fold(copy, g))}
+        rows += [artifacts.row(method, f"time-{part}", t, "s") for part, t in times.items()]
+    return rows
+
+
+def beside_retrained(bench: requests.Bench, config, turns: dict, fraction: float) -> list[dict]:
+    """Of each request whose retrained reference is here, and of that: retained test accuracy, and
+    the forgotten class's under a refitted classifier."""
     rows = []
     for c, name in enumerate(bench.images.class_names):
         path = training.find_checkpoint(dataclasses.replace(config, without=(name,)))
@@ -47,6 +82,13 @@ def beside_retrained(bench: requests.Bench, config, turns: dict) -> list[dict]:
         kept["original"] = turns["soft"]["before"][c]
         rows += [artifacts.row(m, "accuracy", v, split="retained-test", forget=name, sites="each",
                                n=int((labels != c).sum())) for m, v in kept.items()]
+        found = {"retrained": fresh.refit_recall({}, (c,)),
+                 "original": bench.refit_recall({}, (c,))}
+        for m in turns:
+            said = {"fraction": fraction} if m == "soft" else {}
+            found[m] = bench.refit_recall(bench.method_gates(m, (c,), **said), (c,))
+        rows += [artifacts.row(m, "accuracy-head-refit", v, split="forgotten-test", forget=name,
+                               n=int((labels == c).sum())) for m, v in found.items()]
     return rows
 
 
@@ -57,8 +99,9 @@ def main(dataset: str, *checkpoints: str) -> None:
         began = time.perf_counter()
         bench = requests.Bench(Path(checkpoint), images)
         config = training.TrainConfig.from_dict(bench.sidecar["config"])
-        rows, turns = in_turn_rows(bench)
-        rows += beside_retrained(bench, config, turns)
+        rows, turns, fraction = in_turn_rows(bench)
+        rows += edit_rows(bench, fraction)
+        rows += beside_retrained(bench, config, turns, fraction)
         path = artifacts.write_record("seeds", artifacts.short_hash(config.as_dict()),
                                       config.as_dict(), rows,
                                       artifacts.provenance(time.perf_counter() - began))

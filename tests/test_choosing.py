@@ -45,15 +45,40 @@ def test_an_axis_changes_one_thing():
     assert choosing.changed(base, {}) == base
 
 
-def test_the_sample_is_spread_and_small():
+def test_the_sample_is_spread_and_small_unless_images_are_few():
     for n in (2, 3, 10, 100, 200, 205):
-        chosen = list(choosing.sample(n))
+        chosen = list(choosing.sample(n, 25 * n))
         assert 0 < len(chosen) <= choosing.SAMPLE and chosen[0] == 0 and chosen[-1] < n
+    assert list(choosing.sample(10, 60)) == list(range(10)), "all there are"
+    assert len(choosing.sample(20, 200)) * 10 >= choosing.ENOUGH
+
+
+class Unfitted:
+    """Stands for a fitter where only its options are asked for."""
+
+    def __init__(self, model, images, options):
+        self.options = options
+
+    def turned(self, options):
+        return Unfitted(None, None, options)
+
+
+def test_further_axes_only_while_the_bar_is_not_met_inside(smoke, monkeypatch, own_root):
+    monkeypatch.setitem(choosing.AXES, "best", [[{"margin": 1.0}]])
+    monkeypatch.setitem(choosing.FURTHER, "best", [[{"sites": "all"}], [{"margin": 0.5}]])
+    monkeypatch.setattr(ladder, "Fitter", Unfitted)
+    for inside, tried in ((0.0, [("inner", 1.0)]),
+                          (0.3, [("inner", 1.0), ("all", 1.0), ("all", 0.5)])):
+        found = {"inner": trial(0.0, inside, -0.004), "all": trial(0.0, 0.2, -0.005)}
+        monkeypatch.setattr(choosing, "judge", lambda f, b, c, found=found: found[
+            f.options.sites] | {"options": f.options})
+        made = choosing.search(smoke, "best")[1]
+        assert [(t["options"].sites, t["options"].margin) for t in made] == tried
 
 
 def test_search_goes_axis_by_axis_and_sees_no_test_image(smoke, monkeypatch, own_root):
     seen = []
-    monkeypatch.setattr(choosing, "sample", lambda n: (1, 3))
+    monkeypatch.setattr(choosing, "looked_at", lambda b: (1, 3))
     monkeypatch.setattr(requests.Bench, "outputs", spy(requests.Bench.outputs, seen))
     best, tried = choosing.search(smoke, "calibrated", axes=AXES)
     assert set(seen) == {"validation"}
@@ -98,7 +123,7 @@ def test_a_hopeless_trial_is_not_carried_on(smoke, monkeypatch):
 
 
 def test_the_choice_is_recorded_remembered_and_used(smoke, monkeypatch, own_root, capsys):
-    monkeypatch.setattr(choosing, "sample", lambda n: (3,))
+    monkeypatch.setattr(choosing, "looked_at", lambda b: (3,))
     monkeypatch.setitem(choosing.AXES, "calibrated", [[{"margin": 0.3}, {"margin": 3.0}]])
     words = ["fit", "--choose", "--dataset", "digits", "--profile", "smoke", "--rung", "calibrated"]
     monkeypatch.setattr(cli, "_configuration", lambda *_: None)

@@ -30,7 +30,8 @@ def test_a_seed_gives_a_record_that_agrees_with_the_requests(
     training.train(training.configure("digits", "smoke", without=("three",)))
     seeds.main("digits", str(smoke.checkpoint))
     record, = artifacts.read_records("digits", "smoke", "seeds")
-    value = {(r["method"], r["metric"], r.get("forget")): r["value"] for r in record["rows"]}
+    value = {(r["method"], r["metric"], r.get("forget")): r["value"] for r in record["rows"]
+             if r.get("sites") != "inside"}
     bench = requests.Bench(smoke.checkpoint, smoke.images)
     fraction = requests.calibrate(bench)[0]
     turn = requests.in_turn(bench, lambda c: bench.method_logits("soft", (c,), "test",
@@ -41,4 +42,10 @@ def test_a_seed_gives_a_record_that_agrees_with_the_requests(
     assert value["soft", "accuracy", "three"] == pytest.approx(turn["retained"][3])
     assert value["original", "accuracy", "three"] == pytest.approx(turn["before"][3])
     assert 0 < value["retrained", "accuracy", "three"] <= 1
+    under = [r for r in record["rows"] if r.get("sites") == "inside"]
+    assert {r["metric"] for r in under} == {f"all-classes-{k}" for k in seeds.TURN}
+    assert value["original", "accuracy-head-refit", "three"] > 0.5
+    assert value["best", "time-edit", None] > 0
+    logits, labels = bench.outputs("test")[1:]
+    assert value["original", "accuracy", None] == (logits.argmax(1) == labels).double().mean()
     assert {m for m, *_ in value} == {"soft", *ladder.RUNGS, "retrained", "original"}

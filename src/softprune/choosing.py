@@ -12,8 +12,9 @@ first line that some trial fulfils, the bar being at most `LIMIT` of the class l
 4. the one that leaves least.
 
 A rung at the last site alone changes nothing but the classifier: it is judged by its own. Axes are
-searched one after another, each from the best so far. Fits see training images, the rule validation
-images; no test image and no attack has a say.
+searched one after another, each from the best so far; the further ones only while no trial fulfils
+the first line. Fits see training images, the rule validation images; no test image and no attack
+has a say.
 """
 
 import dataclasses
@@ -27,7 +28,8 @@ from softprune.ladder import FitOptions
 
 LIMIT = 0.002  # share of the class's validation images that may still be recognised
 LOSS = 0.005  # accuracy that the other classes may lose
-SAMPLE = 5  # classes a trial forgets in turn, at most
+SAMPLE = 5  # classes a trial forgets in turn, or more:
+ENOUGH = 100  # validation images of theirs together, where there are as many
 
 # `+last` adds the last site to where a rung's gates are
 AXES: dict[str, list[list[dict]]] = {
@@ -43,28 +45,47 @@ AXES: dict[str, list[list[dict]]] = {
     ],
 }
 
+# dearer: gates at every site, and margins between; where many classes share the features
+FURTHER: dict[str, list[list[dict]]] = {
+    "best": [[{"sites": "all"}], [{"margin": m} for m in (0.5, 0.7, 1.5)]],
+}
 
-def sample(classes: int) -> range:
-    """The classes a choice looks at: `SAMPLE` at most, spread over all.
+
+def sample(classes: int, images: int) -> range:
+    """The classes a choice looks at, spread over all: `SAMPLE`, or more where the images are few.
+
+    Args:
+        images: in the validation split.
 
     Example:
-        >>> list(sample(10)), len(sample(100))
-        ([0, 2, 4, 6, 8], 5)
+        >>> list(sample(10, 2500)), len(sample(100, 2500)), len(sample(10, 65))
+        ([0, 2, 4, 6, 8], 5, 10)
     """
-    return range(0, classes, max(1, -(-classes // SAMPLE)))
+    needed = max(SAMPLE, -(-ENOUGH * classes // images))
+    return range(0, classes, max(1, -(-classes // needed)))
+
+
+def looked_at(bench: requests.Bench) -> range:
+    """The classes that a choice for this model forgets in turn."""
+    return sample(len(bench.images.class_names), len(bench.images.split("validation")[1]))
 
 
 def prefer(tried: list[dict]) -> dict:
     """The rule, applied to what `judge` returned: the first of equals."""
     few = [t for t in tried if t["left"] <= LIMIT]
     bar = [t for t in tried if t["forgotten-mean"] <= LIMIT and t["change-mean"] >= -LOSS]
-    if both := [t for t in few if t in bar]:
+    if both := [t for t in tried if fulfils(t)]:
         return max(both, key=lambda t: t["change-mean"])
     if bar:
         return min(bar, key=lambda t: t["left"])
     if few:
         return max(few, key=lambda t: t["change-mean"])
     return min(tried, key=lambda t: t["left"])
+
+
+def fulfils(trial: dict) -> bool:
+    """The rule's first line: the bar is met, under the untouched classifier too."""
+    return trial["left"] <= LIMIT and trial["change-mean"] >= -LOSS
 
 
 def changed(best: FitOptions, change: dict) -> FitOptions:
@@ -117,10 +138,13 @@ def search(bench: requests.Bench, rung: str, log: Callable[[dict], None] | None 
         known: trials of before, as `search` returned them: they are not made again.
     """
     expect("rung", rung, ladder.RUNGS)
-    classes = sample(len(bench.images.class_names))
+    classes = looked_at(bench)
     best, tried = ladder.base(rung, bench.images.name), {}
     known, fitter = {t["options"]: t for t in known}, None
-    for axis in AXES[rung] if axes is None else axes:
+    first = AXES[rung] if axes is None else axes
+    for number, axis in enumerate([*first, *(FURTHER.get(rung, []) if axes is None else [])]):
+        if number >= len(first) and any(map(fulfils, tried.values())):
+            break
         for change in axis:
             options = changed(best, change)
             if options not in tried and options in known:
@@ -139,7 +163,7 @@ def record_of(bench: requests.Bench, rung: str) -> tuple[dict, str]:
     """Parameters and key of the run record in which a rung's trials stand."""
     config = training.TrainConfig.from_dict(bench.sidecar["config"]).as_dict()
     return config, artifacts.short_hash({"config": config, "rung": rung,
-                                         "classes": list(sample(len(bench.images.class_names))),
+                                         "classes": list(looked_at(bench)),
                                          "weights": bench.sidecar["sha256"]})
 
 
