@@ -25,7 +25,9 @@ def in_turn_rows(bench: requests.Bench) -> tuple[list[dict], dict, float]:
     labels = bench.images.test_labels
     right = (bench.outputs("test")[1].argmax(1) == labels)
     rows = [artifacts.row("original", "accuracy", right.double().mean(), split="test",
-                          n=len(labels))]
+                          n=len(labels)),
+            artifacts.row("original", "parameters",
+                          sum(p.numel() for p in bench.model.parameters()))]
     rows += [artifacts.row(rung, "time-prepare", sum(s.values()) / len(s), "s", n=len(s))
              for rung, s in seconds.items()]
     turns = {}

@@ -76,3 +76,45 @@ def test_means_and_intervals_over_seeds(use):
     gap = findings.beside_retrained("cifar10", 16, "best", "cat")
     assert gap["n"] == 2 and gap["gap"] == pytest.approx(book.interval([-1, 1]))
     assert findings.beside_retrained("cifar10", 16, "best", "dog") is None
+
+
+def seeds_record(seed, worst, **parameters):
+    rows = [artifacts.row("original", "accuracy", 0.9, split="test"),
+            artifacts.row("original", "parameters", 1000)]
+    for method in ("soft", *ladder.RUNGS):
+        rows += [artifacts.row(method, f"all-classes-{m}", v, "points", sites="each")
+                 for m, v in (("forgotten-mean", 1), ("forgotten-worst", worst),
+                              ("change-mean", -seed), ("change-worst", -2 - seed))]
+        rows += [artifacts.row(method, f"time-{m}", 0.5, "s") for m in ("select", "edit")]
+        if method != "soft":
+            rows.append(artifacts.row(method, "time-prepare", 4, "s"))
+    rows += [{**r, "sites": "inside", "value": 7.0} for r in rows
+             if r["method"] == "best" and r["metric"].startswith("all-classes")]
+    for method, kept in (("retrained", 0.91), ("best", 0.89), ("original", 0.9), ("soft", 0.9),
+                         ("calibrated", 0.9)):
+        rows.append(artifacts.row(method, "accuracy", kept, split="retained-test", forget="cat"))
+        rows.append(artifacts.row(method, "accuracy-head-refit", kept / 2, forget="cat"))
+    return made("seeds", f"{seed}{parameters}", rows, seed=seed, **parameters)
+
+
+def test_networks_side_by_side(use):
+    use([seeds_record(0, 3), seeds_record(1, 5), seeds_record(0, 9, architecture="vgg16")])
+    narrow, other = findings.networks("cifar10")
+    assert (narrow["n"], other["n"], other["architecture"]) == (2, 1, "vgg16")
+    assert narrow["test"] == pytest.approx(0.9) and narrow["parameters"] == 1000
+    assert narrow["best"]["worst"] == 5 and narrow["best"]["change"] == pytest.approx(-0.5)
+    assert narrow["best"]["change-worst"] == -3 and narrow["best"]["request"] == 1.0
+    assert narrow["inside"]["forgotten"] == 7 and narrow["calibrated"]["prepare"] == 4
+    assert findings.networks("digits") == []
+    found = findings.refitted("cifar10")
+    assert [(r["architecture"], r["seed"]) for r in found] == [
+        ("resnet18", 0), ("resnet18", 1), ("vgg16", 0)]
+    assert found[0]["gap"] == pytest.approx(-2) and found[0]["retrained"] == pytest.approx(0.455)
+
+
+def test_a_seeds_record_without_a_number_is_named(use):
+    record = seeds_record(0, 3)
+    record["rows"] = [r for r in record["rows"] if r["metric"] != "parameters"]
+    use([record])
+    with pytest.raises(UserError, match=r"benchmarks/seeds\.py"):
+        findings.networks("cifar10")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import statistics
 
 from softprune import book, choosing, ladder, paths
 from softprune.errors import UserError
@@ -95,8 +96,84 @@ def beside_retrained(dataset: str, width: int, method: str, forget: str) -> dict
             "gap": book.interval([100 * (ours[s] - theirs[s]) for s in both])}
 
 
+def networks(dataset: str) -> list[dict]:
+    """The networks of a data set whose every class was forgotten in turn, narrow ones first.
+
+    Returns:
+        Dicts with `architecture`, `width`, `penalty`, `profile`, `n` seeds, `test` (share; mean
+        over seeds), `parameters` (numbers in the network), and a dict a method (`soft`,
+        `calibrated`, `best`, `inside`: `best` under the untouched classifier): `forgotten`,
+        `change` (means over classes and seeds), `worst`, `change-worst` (of all), in points, and
+        `request`, `prepare` in seconds (`prepare` for fitted gates).
+    """
+    kinds = ("architecture", "width", "penalty", "profile")
+    groups: dict[tuple, list[dict]] = {}
+    for r in book.records():
+        if r["stage"] == "seeds" and r["parameters"]["dataset"] == dataset:
+            groups.setdefault(tuple(r["parameters"][k] for k in kinds), []).append(r)
+    made = []
+    for at, found in groups.items():
+        entry = dict(zip(kinds, at, strict=True)) | {"n": len(found)}
+        entry["test"] = _mean(found, "original", "accuracy", split="test")
+        entry["parameters"] = _mean(found, "original", "parameters")
+        for method in ("soft", *ladder.RUNGS, "inside"):
+            told = ({"method": "best", "sites": "inside"} if method == "inside"
+                    else {"method": method, "sites": "each"})
+            each = {m: [_value(r, metric=f"all-classes-{m}", **told) for r in found]
+                    for m in book.TURN}
+            entry[method] = {
+                "forgotten": statistics.fmean(each["forgotten-mean"]),
+                "worst": max(each["forgotten-worst"]),
+                "change": statistics.fmean(each["change-mean"]),
+                "change-worst": min(each["change-worst"])}
+        for method in ("soft", *ladder.RUNGS):
+            entry[method]["request"] = sum(_mean(found, method, f"time-{k}")
+                                           for k in ("select", "edit"))
+            if method != "soft":
+                entry[method]["prepare"] = _mean(found, method, "time-prepare")
+        made.append(entry)
+    return sorted(made, key=lambda e: (e["architecture"], e["width"], e["penalty"]))
+
+
+def refitted(dataset: str) -> list[dict]:
+    """What a refitted classifier finds of a class, where a retrained network is there to compare.
+
+    Returns:
+        Dicts with `architecture`, `width`, `penalty`, `seed`, `forget`, and shares `original`,
+        `soft`, `calibrated`, `best`, `retrained`; `gap` is what the others have after `best` less
+        what they have in the retrained network, in points.
+    """
+    made = []
+    for r in book.records():
+        if r["stage"] != "seeds" or r["parameters"]["dataset"] != dataset:
+            continue
+        names = {row["forget"] for row in r["rows"] if row["metric"] == "accuracy-head-refit"}
+        for name in sorted(names):
+            entry = {k: r["parameters"][k] for k in ("architecture", "width", "penalty", "seed")}
+            entry |= {m: _value(r, metric="accuracy-head-refit", method=m, forget=name)
+                      for m in ("original", "soft", *ladder.RUNGS, "retrained")}
+            kept = [_value(r, metric="accuracy", method=m, forget=name, split="retained-test")
+                    for m in ("best", "retrained")]
+            made.append(entry | {"forget": name, "gap": 100 * (kept[0] - kept[1])})
+    return sorted(made, key=lambda e: (e["architecture"], e["width"], e["penalty"], e["forget"],
+                                       e["seed"]))
+
+
+def _value(record: dict, **where) -> float:
+    """The one value of a record's row that fits."""
+    found = [r["value"] for r in record["rows"] if all(r.get(k) == v for k, v in where.items())]
+    if len(found) != 1:
+        raise UserError(f"{len(found)} rows for {where} in the run record {record['key']}: "
+                        "expected one; type `python benchmarks/seeds.py`")
+    return found[0]
+
+
+def _mean(found: list[dict], method: str, metric: str, **where) -> float:
+    return statistics.fmean(_value(r, method=method, metric=metric, **where) for r in found)
+
+
 def helpers() -> dict:
     """What pages may call."""
     return {"trials": trials, "inside_only": inside_only, "over_seeds": over_seeds,
-            "beside_retrained": beside_retrained, "rungs": ladder.RUNGS,
-            "limit": choosing.LIMIT, "loss": choosing.LOSS}
+            "beside_retrained": beside_retrained, "networks": networks, "refitted": refitted,
+            "rungs": ladder.RUNGS, "limit": choosing.LIMIT, "loss": choosing.LOSS}
