@@ -431,7 +431,7 @@ def test_notebook_runs_at_smoke_and_writes_the_contracts_rows(tmp_path):
                                 "SOFTPRUNE_CACHE": str(tmp_path / "cache")}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     code = ("from softprune import notebooks as n; n.run('head-to-head', n.check('head-to-head', "
-            "{'dataset': 'digits', 'profile': 'smoke', 'trained': False}))")
+            "{'dataset': 'digits', 'profile': 'smoke', 'trained': 'none'}))")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
                           env=environment, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -443,3 +443,11 @@ def test_notebook_runs_at_smoke_and_writes_the_contracts_rows(tmp_path):
         mine = {r["metric"] for r in rows if r["method"] == method}
         assert {"time-edit", "time-request", "accuracy", "accuracy-inside-only",
                 "accuracy-head-refit", "js-confusion", "auc-t1-modified-entropy"} <= mine, method
+
+
+def test_which_trained_methods_are_asked_for():
+    assert headtohead.trained_methods("all") == headtohead.TRAINED
+    assert headtohead.trained_methods("none") == ()
+    assert headtohead.trained_methods("salun,fine-tune") == ("fine-tune", "salun")
+    with pytest.raises(UserError, match="slun"):
+        headtohead.trained_methods("slun")

@@ -41,6 +41,21 @@ TIMED = 1000  # training images that a full pass is timed with
 PARTS = ("prepare", "select", "edit", "save", "verify")
 
 
+def trained_methods(named: str) -> tuple[str, ...]:
+    """The trained baselines by `all`, `none`, or names with commas, in the order of `TRAINED`.
+
+    Example:
+        >>> trained_methods("salun,fine-tune")
+        ('fine-tune', 'salun')
+    """
+    if named in ("all", "none"):
+        return TRAINED if named == "all" else ()
+    asked = named.split(",")
+    for name in asked:
+        choose("trained method", name, ("all", "none", *TRAINED))
+    return tuple(m for m in TRAINED if m in asked)
+
+
 @dataclass(kw_only=True)
 class Outcome:
     """What one method made of one request. Logits are float32; train ones of a sample."""
