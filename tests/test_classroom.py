@@ -10,7 +10,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from assignments import MISTAKES, NAMES, SOURCE, answered, mark, read, solutions
-from softprune import classroom, limits
+from softprune import classroom, limits, paths
 from softprune.cli import main
 from softprune.errors import UserError
 
@@ -201,3 +201,16 @@ def test_all_five_through_nbgrader(tmp_path):
         assert row["state"] == "graded", row
         assert float(row["by_tests"]) == (tests if row["student"] == "instructor" else 0), row
     assert os.path.getsize(tmp_path / "tasks.csv") > 1000
+
+
+@pytest.mark.slow
+def test_the_grading_benchmark_counts_what_it_hands_in(tmp_path):
+    sys.path.insert(0, str(paths.root() / "benchmarks"))
+    import grading
+
+    rows = grading.measure(tmp_path, {"ada": "answers", "eve": "stub"}, [NAME])
+    value = {r["metric"]: r for r in rows}
+    assert value["time-grade"]["n"] == 2
+    assert value["time-grade"]["value"] > 0 and value["cpu-grade"]["value"] > 1
+    points = {r["student"]: float(r["by_tests"]) for r in table(tmp_path / "grades.csv")}
+    assert points["eve"] == 0 < points["ada"]

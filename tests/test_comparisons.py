@@ -2,7 +2,7 @@
 
 import pytest
 
-from softprune import book, comparisons
+from softprune import artifacts, book, comparisons
 
 
 def test_a_baseline_reaches_what_is_reported_at_most_two_points_below(monkeypatch):
@@ -33,3 +33,19 @@ def test_figures_of_other_papers_keep_their_own_conventions():
         with_mia = ["mia" in r for r in group["rows"]]
         assert (all(with_mia) and group["mia"]) or not any(with_mia)
         assert {"original", "retrained"} <= {r["method"] for r in group["rows"]}
+
+
+def test_headlines_come_from_their_own_records(monkeypatch):
+    def record(width, ssd):
+        times = {"soft": 0.001, "best": 0.002, "ssd": 0.001 * ssd, "salun": 5.0, "retrained": 2.0}
+        rows = [artifacts.row(m, k, v, forget="cat") for m, t in times.items()
+                for k, v in (("time-request", t), ("ratio-request-soft", t / 0.001))]
+        rows.append(artifacts.row("best", "time-prepare", 12, "s", forget="cat"))
+        return {"stage": "headline", "rows": rows, "parameters": {
+            "dataset": "cifar10", "architecture": "resnet18", "width": width, "profile": "laptop"}}
+
+    monkeypatch.setattr(book, "records", lambda: [record(64, 99), record(32, 101)])
+    half, full = comparisons.headlines()
+    assert (half["width"], full["width"], half["prepare"], half["forget"]) == (32, 64, 12, "cat")
+    assert [b["met"] for b in half["bars"]] == [True] * 3
+    assert [b["met"] for b in full["bars"]] == [False, True, True]

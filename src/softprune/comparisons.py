@@ -83,11 +83,37 @@ def seed_floor(dataset: str) -> float | None:
     return found[0]["value"] if found else None
 
 
+# how many times as long as the plain method's request each is to take at least
+BARS = {"ssd": 100, "salun": 100, "retrained": 1000}
+
+
 def speed_bar(dataset: str) -> list[dict]:
     """The bar's three ratios: `method`, `ratio`, `bar`, `met`."""
     return [{"method": m, "bar": bar, "ratio": r["ratio"], "met": r["ratio"] >= bar}
-            for m, bar in (("ssd", 100), ("salun", 100), ("retrained", 1000))
-            if (r := compared_row(dataset, m))]
+            for m, bar in BARS.items() if (r := compared_row(dataset, m))]
+
+
+def headlines() -> list[dict]:
+    """Request times on checkpoints of their own (`benchmarks/headline.py`), wide ones last.
+
+    Returns:
+        Dicts with `dataset`, `architecture`, `width`, `profile`, `forget`, `soft` and `best`
+        (seconds of a request), `prepare` (seconds of the fit of `best`) and `bars`, as
+        `speed_bar` gives them.
+    """
+    made = []
+    for record in book.records():
+        if record["stage"] != "headline":
+            continue
+        value = {(r["method"], r["metric"]): r["value"] for r in record["rows"]}
+        entry = {k: record["parameters"][k] for k in ("dataset", "architecture", "width",
+                                                      "profile")}
+        entry |= {m: value[m, "time-request"] for m in ("soft", "best")}
+        entry["bars"] = [{"method": m, "bar": bar, "ratio": value[m, "ratio-request-soft"],
+                          "met": value[m, "ratio-request-soft"] >= bar} for m, bar in BARS.items()]
+        made.append(entry | {"prepare": value["best", "time-prepare"],
+                             "forget": record["rows"][0]["forget"]})
+    return sorted(made, key=lambda e: (e["dataset"], e["architecture"], e["width"]))
 
 
 @functools.cache
@@ -118,7 +144,7 @@ def beside_reported(dataset: str) -> list[dict]:
 
 def globals_for_pages() -> dict:
     """What pages may call."""
-    own = (compared, compared_methods, compared_row, compared_turns, speed_bar, reported,
+    own = (compared, compared_methods, compared_row, compared_turns, speed_bar, headlines, reported,
            beside_reported, tuning_of, seed_floor)
     return {f.__name__: f for f in own} | {"compared_classes": classes}
 
