@@ -118,3 +118,13 @@ def test_a_seeds_record_without_a_number_is_named(use):
     use([record])
     with pytest.raises(UserError, match=r"benchmarks/seeds\.py"):
         findings.networks("cifar10")
+
+
+def test_the_end_of_a_sequence_of_requests(use, monkeypatch):
+    rows = [artifacts.row("soft", f"sequence-{n}-{k}", v * n, "points", n=n)
+            for n in (1, 2, 10) for k, v in (("forgotten", 2), ("change", -1))]
+    use([made("soft-pruning", "abc", rows)])
+    monkeypatch.setattr(book, "pages", lambda: ["cifar10"])
+    monkeypatch.setattr(book, "page_key", lambda d: "abc")
+    assert findings.sequence_ends() == [
+        {"dataset": "cifar10", "method": "soft", "n": 10, "forgotten": 20, "change": -10}]

@@ -159,6 +159,26 @@ def refitted(dataset: str) -> list[dict]:
                                        e["seed"]))
 
 
+def sequence_ends(methods=("head-mask", "soft", "hard", *ladder.RUNGS)) -> list[dict]:
+    """After the last of requests that arrived one after another, a row a page and method.
+
+    Returns:
+        Dicts with `dataset`, `method`, `n` requests, `forgotten` and `change` in points.
+    """
+    made = []
+    for dataset in book.pages():
+        for method in methods:
+            where = {"key": book.page_key(dataset), "stage": "soft-pruning", "method": method}
+            found = [r for r in book.rows(**where) if r["metric"].startswith("sequence-")]
+            if not found:
+                continue
+            n = max(r["n"] for r in found)
+            told = {k: book.one(**where, metric=f"sequence-{n}-{k}")
+                    for k in ("forgotten", "change")}
+            made.append({"dataset": dataset, "method": method, "n": n} | told)
+    return made
+
+
 def _value(record: dict, **where) -> float:
     """The one value of a record's row that fits."""
     found = [r["value"] for r in record["rows"] if all(r.get(k) == v for k, v in where.items())]
@@ -176,4 +196,5 @@ def helpers() -> dict:
     """What pages may call."""
     return {"trials": trials, "inside_only": inside_only, "over_seeds": over_seeds,
             "beside_retrained": beside_retrained, "networks": networks, "refitted": refitted,
+            "sequence_ends": sequence_ends,
             "rungs": ladder.RUNGS, "limit": choosing.LIMIT, "loss": choosing.LOSS}

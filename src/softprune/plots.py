@@ -267,6 +267,28 @@ def curves_at_equal_forgetting(groups: dict[str, list[dict]]):
     return figure, "Forgetting against retention, mean over seeds. " + "; ".join(parts) + "."
 
 
+def requests_in_time(arrived: dict[str, list[dict]]):
+    """What is left of all forgotten classes, and what the others lost, request by request.
+
+    Args:
+        arrived: method -> what `requests.one_after_another` gives, shares.
+    """
+    figure, (left, right) = _figure(2, 7.6, 3.2)
+    for method, told in arrived.items():
+        said = {"color": COLOURS.get(method, PURPLE), "label": method, "ms": 4,
+                "marker": MARKERS.get(method, "o")}
+        for axis, key in ((left, "forgotten"), (right, "change")):
+            axis.plot([t["classes"] for t in told], [100 * t[key] for t in told], **said)
+    left.set(xlabel="requests so far", ylabel="forgotten classes still right (%)", ylim=(-2, None))
+    right.set(xlabel="requests so far", ylabel="other classes' change (points)")
+    right.axhline(0, color=GREY, lw=0.8)
+    left.legend(frameon=False, fontsize="small")
+    parts = [f"{m} leaves {100 * t[-1]['forgotten']:.1f} percent at {100 * t[-1]['change']:+.1f}"
+             for m, t in arrived.items()]
+    last = len(next(iter(arrived.values())))
+    return figure, f"One request after another. After {last}: " + "; ".join(parts) + " points."
+
+
 def confusion_rows(rows: dict[str, np.ndarray], class_names, cls: str):
     """Where the forgotten class's test images go, one row a model."""
     figure, axis = _figure(1, 7.2, 0.42 * len(rows) + 1.5)

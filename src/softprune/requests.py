@@ -248,6 +248,30 @@ def several(bench: Bench, method: str, size: int, draws: int = 5, classes=None,
     return summarise(turn)
 
 
+def one_after_another(bench: Bench, method: str, length: int, classes=None, seed: int = 0,
+                      **options) -> list[dict[str, float]]:
+    """Requests that arrive one after another, each for one more class, in a seeded order.
+
+    Gates of a request are the elementwise minimum of the single ones, so the network after the
+    third is that of one request for all three.
+
+    Returns:
+        A dict a request: `classes` forgotten so far, `forgotten`, the share of all their test
+        images that is still recognised, `change` of the accuracy on the classes that stay.
+    """
+    pool = list(range(len(bench.images.class_names)) if classes is None else classes)
+    order = torch.randperm(len(pool), generator=torch.Generator().manual_seed(seed))[:length]
+    _, base, labels = bench.outputs("test")
+    told = []
+    for count in range(1, len(order) + 1):
+        forget = tuple(sorted(pool[i] for i in order[:count]))
+        kept, gone = retained_and_forgotten(
+            bench.method_logits(method, forget, "test", **options), labels, forget)
+        told.append({"classes": count, "forgotten": gone,
+                     "change": kept - retained_and_forgotten(base, labels, forget)[0]})
+    return told
+
+
 # --- the ablation --------------------------------------------------------------------------------
 
 SWEEP_FRACTIONS = tuple(i / 20 for i in range(1, 21))
