@@ -18,7 +18,8 @@ RECIPES: dict[str, dict[str, dict]] = {
     # small images first: a third of the time saved (compute budget of 2 cores)
     "cifar10": {
         "smoke": _SMOKE,
-        "laptop": _RESNET | {"width": 32, "epochs": 20, "sides": ((0.25, 16), (0.6, 24))},
+        # 20 epochs gave 91.9 %
+        "laptop": _RESNET | {"width": 32, "epochs": 32, "sides": ((0.25, 16), (0.6, 24))},
         "paper": _RESNET | {"width": 64, "epochs": 60, "pad": 4},
     },
     "cifar100": {
