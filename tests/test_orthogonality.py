@@ -122,16 +122,16 @@ def test_projection_is_the_polar_factor(architecture):
     assert orthogonality.penalty(model, "hard") == 0
 
 
-@pytest.mark.parametrize("name", ["srip", "feature"])
+@pytest.mark.parametrize("name", ["srip", "feature", "tied"])
 def test_a_step_along_the_gradient_lowers_the_penalty(name):
     torch.manual_seed(0)
     model = models.build("digits-cnn", classes=3, channels=1, width=4)
-    batch = torch.randn(64, 1, 8, 8)
+    batch, labels = torch.randn(64, 1, 8, 8), torch.arange(64) % 3
 
     def value():
         with models.site_maps(model, lambda m: m.mean((2, 3))) as pooled:
             model(batch)
-            return orthogonality.penalty(model, name, pooled)
+            return orthogonality.penalty(model, name, pooled, labels)
 
     first = value()
     first.backward()
@@ -140,3 +140,24 @@ def test_a_step_along_the_gradient_lowers_the_penalty(name):
             if p.grad is not None:
                 p -= 1e-3 * p.grad
     assert value() < first
+
+
+def test_straying_is_the_share_outside_the_classs_own_channels():
+    labels = torch.tensor([0, 1, 1])
+    features = torch.tensor([[2.0, 0, 6, 0], [0, 5, 0, 0], [1, 1, 1, 1]])
+    # channels 0 and 2 are class 0's, 1 and 3 class 1's: 0, 0 and a half
+    assert orthogonality.straying(features, labels, 2) == pytest.approx(0.5 / 3)
+    assert orthogonality.straying(3 * features, labels, 2) == pytest.approx(0.5 / 3)
+    assert orthogonality.straying(torch.zeros(3, 4), labels, 2) == 0, "a dead image strays nowhere"
+
+
+def test_tied_is_so_and_the_tie_at_the_last_site():
+    torch.manual_seed(0)
+    model = models.build("resnet18", classes=5, channels=3, width=4)
+    batch, labels = torch.randn(10, 3, 16, 16), torch.arange(10) % 5
+    with models.site_maps(model, lambda m: m.mean((2, 3))) as pooled:
+        model(batch)
+        made = orthogonality.penalty(model, "tied", pooled, labels)
+        stray = orthogonality.straying(pooled[model.sites()[-1].name], labels, 5)
+    expected = orthogonality.penalty(model, "so") + orthogonality.TIE * stray
+    assert made.item() == pytest.approx(expected.item()) and 0 < stray < 1

@@ -12,18 +12,22 @@ from torch import Tensor, nn
 from softprune.errors import choose
 from softprune.models import kernels
 
-PENALTIES = ("none", "so", "srip", "ocnn", "feature", "hard")
+PENALTIES = ("none", "so", "srip", "ocnn", "feature", "tied", "hard")
+TIE = 100.0  # weight of the tie against `so`: at the usual strength of .01 it counts as the loss
 
 
-def penalty(model: nn.Module, name: str, pooled: dict[str, Tensor] | None = None) -> Tensor:
+def penalty(model: nn.Module, name: str, pooled: dict[str, Tensor] | None = None,
+            labels: Tensor | None = None) -> Tensor:
     """Sum of Omega over all convolutions, a float32 scalar with gradient.
 
     Args:
         name: `none`; `so`, squared Frobenius norm of K K^T - I, on the smaller Gram matrix
             (Bansal et al., 2018); `srip`, its spectral norm; `ocnn`, the squared norm of
             conv(K, K) - I_0 (Wang et al., 2020); `feature`, the correlation of pooled
-            activations (control); `hard`, 0: kernels are projected after each step instead.
-        pooled: for `feature`, the batch's pooled activations (N, J) of every site.
+            activations (control); `tied`, `so` and `TIE` times `straying` at the last site (ours);
+            `hard`, 0: kernels are projected after each step instead.
+        pooled: for `feature` and `tied`, the batch's pooled activations (N, J) of every site.
+        labels: for `tied`, the batch's classes (N,).
     """
     choose("penalty", name, PENALTIES)
     layers = list(kernels(model).values())
@@ -32,12 +36,30 @@ def penalty(model: nn.Module, name: str, pooled: dict[str, Tensor] | None = None
     with torch.autocast(layers[0].weight.device.type, enabled=False):
         if name == "feature":
             return torch.stack([decorrelation(a.float()) for a in pooled.values()]).sum()
+        if name == "tied":
+            classes = model.get_submodule("fc").out_features
+            stray = straying(pooled[model.sites()[-1].name].float(), labels, classes)
+            return so_batched([m.weight.float() for m in layers]) + TIE * stray
         if name == "srip":
             return torch.cat([spectral(g) for g in residuals([m.weight.float() for m in layers])
                               ]).sum()
         if name == "ocnn":
             return torch.stack([ocnn(m.weight.float(), m.stride[0]) for m in layers]).sum()
         return so_batched([m.weight.float() for m in layers])
+
+
+def straying(features: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """Mean share of an image's activation outside its class's own channels, c, c + C, c + 2C, ….
+
+    Args:
+        features: (N, J), >= 0. labels: (N,) in [0, C).
+
+    Example:
+        >>> straying(torch.tensor([[3.0, 1, 0, 0]]), torch.tensor([0]), 2)
+        tensor(0.2500)
+    """
+    own = torch.arange(features.shape[1], device=features.device) % classes == labels[:, None]
+    return ((features * ~own).sum(1) / features.sum(1).clamp_min(1e-6)).mean()
 
 
 def so(weight: Tensor) -> Tensor:

@@ -277,7 +277,7 @@ def train_epoch(config, model, optimizer, images, labels, present, image_set, ep
     times = [time.perf_counter()]
     batches = epoch_batches(config, images, labels, image_set.mean, image_set.std, epoch)
     watched = contextlib.nullcontext()
-    if config.penalty == "feature":
+    if config.penalty in ("feature", "tied"):
         watched = models.site_maps(model, lambda m: m.mean((2, 3)))
     with watched as pooled:
         for batch, target in batches:
@@ -288,7 +288,7 @@ def train_epoch(config, model, optimizer, images, labels, present, image_set, ep
                 logits = model(batch)
             goal = smoothed_targets(target, present, config.label_smoothing)
             loss = F.cross_entropy(logits.float(), goal)
-            penalised = orthogonality.penalty(model, config.penalty, pooled)
+            penalised = orthogonality.penalty(model, config.penalty, pooled, target)
             optimizer.zero_grad(set_to_none=True)
             (loss + config.strength * penalised).backward()
             optimizer.step()
