@@ -1,4 +1,4 @@
-"""The headline numbers of one checkpoint: every class in turn, plain and both rungs.
+"""The headline numbers of one checkpoint: every class in turn, plain, hard and both rungs.
 
     python benchmarks/seeds.py cifar10 data/checkpoints/cifar10/laptop/NAME.safetensors
 
@@ -14,14 +14,20 @@ from pathlib import Path
 
 from softprune import artifacts, datasets, evaluation, ladder, pruning, requests, training
 
+METHODS = ("soft", "hard", *ladder.RUNGS)
 TURN = ("forgotten-mean", "forgotten-worst", "retained-mean", "change-mean", "change-worst")
 
 
-def in_turn_rows(bench: requests.Bench) -> tuple[list[dict], dict, float]:
-    """Rows of every class in turn, each method's turn for later use, and the plain fraction."""
+def settings(bench: requests.Bench) -> dict[str, dict]:
+    """Each method's fraction, chosen on the validation split with its own gates."""
+    return {m: {"fraction": requests.calibrate(bench, gate=gate)[0]} if gate else {}
+            for m, gate in zip(METHODS, ("rank", "hard", None, None), strict=True)}
+
+
+def in_turn_rows(bench: requests.Bench, said: dict[str, dict]) -> tuple[list[dict], dict]:
+    """Rows of every class in turn, and each method's turn for later use."""
     classes = range(len(bench.images.class_names))
     seconds = {rung: bench.prepare(rung, classes, log=print) for rung in ladder.RUNGS}
-    fraction = requests.calibrate(bench)[0]
     labels = bench.images.test_labels
     right = (bench.outputs("test")[1].argmax(1) == labels)
     rows = [artifacts.row("original", "accuracy", right.double().mean(), split="test",
@@ -31,11 +37,10 @@ def in_turn_rows(bench: requests.Bench) -> tuple[list[dict], dict, float]:
     rows += [artifacts.row(rung, "time-prepare", sum(s.values()) / len(s), "s", n=len(s))
              for rung, s in seconds.items()]
     turns = {}
-    for method in ("soft", *ladder.RUNGS):
-        said = {"fraction": fraction} if method == "soft" else {}
-        turns[method] = requests.in_turn(
-            bench, lambda c, m=method, s=said: bench.method_logits(m, (c,), "test", **s))
-        rows += tell(method, turns[method], sites="each", **said)
+    for method in METHODS:
+        turns[method] = requests.in_turn(bench, lambda c, m=method: bench.method_logits(
+            m, (c,), "test", **said[m]))
+        rows += tell(method, turns[method], sites="each", **said[method])
     gates = bench.stored["best"]
     if any(bench.last in g for g in gates.values()):
         under = requests.in_turn(
@@ -43,7 +48,7 @@ def in_turn_rows(bench: requests.Bench) -> tuple[list[dict], dict, float]:
         rows += tell("best", under, sites="inside")
     else:  # the classifier was never touched
         rows += tell("best", turns["best"], sites="inside")
-    return rows, turns, fraction
+    return rows, turns
 
 
 def tell(method: str, turn: dict, **said) -> list[dict]:
@@ -53,14 +58,12 @@ def tell(method: str, turn: dict, **said) -> list[dict]:
                           n=made["n"], **said) for k in TURN]
 
 
-def edit_rows(bench: requests.Bench, fraction: float) -> list[dict]:
+def edit_rows(bench: requests.Bench, said: dict[str, dict]) -> list[dict]:
     """Select and edit of a request for the first class, medians."""
     copy, rows = bench.fold_into_copy({}), []
-    for method in ("soft", *ladder.RUNGS):
-        said = {"fraction": fraction} if method == "soft" else {}
-
-        def select(m=method, s=said):
-            return bench.method_gates(m, (0,), **s)
+    for method in METHODS:
+        def select(m=method):
+            return bench.method_gates(m, (0,), **said[m])
 
         gates = select()
         times = {"select": evaluation.median_time(select),
@@ -69,7 +72,8 @@ def edit_rows(bench: requests.Bench, fraction: float) -> list[dict]:
     return rows
 
 
-def beside_retrained(bench: requests.Bench, config, turns: dict, fraction: float) -> list[dict]:
+def beside_retrained(bench: requests.Bench, config, turns: dict,
+                     said: dict[str, dict]) -> list[dict]:
     """Of each request whose retrained reference is here, and of that: retained test accuracy, and
     the forgotten class's under a refitted classifier."""
     rows = []
@@ -87,8 +91,7 @@ def beside_retrained(bench: requests.Bench, config, turns: dict, fraction: float
         found = {"retrained": fresh.refit_recall({}, (c,)),
                  "original": bench.refit_recall({}, (c,))}
         for m in turns:
-            said = {"fraction": fraction} if m == "soft" else {}
-            found[m] = bench.refit_recall(bench.method_gates(m, (c,), **said), (c,))
+            found[m] = bench.refit_recall(bench.method_gates(m, (c,), **said[m]), (c,))
         rows += [artifacts.row(m, "accuracy-head-refit", v, split="forgotten-test", forget=name,
                                n=int((labels == c).sum())) for m, v in found.items()]
     return rows
@@ -101,9 +104,10 @@ def main(dataset: str, *checkpoints: str) -> None:
         began = time.perf_counter()
         bench = requests.Bench(Path(checkpoint), images)
         config = training.TrainConfig.from_dict(bench.sidecar["config"])
-        rows, turns, fraction = in_turn_rows(bench)
-        rows += edit_rows(bench, fraction)
-        rows += beside_retrained(bench, config, turns, fraction)
+        said = settings(bench)
+        rows, turns = in_turn_rows(bench, said)
+        rows += edit_rows(bench, said)
+        rows += beside_retrained(bench, config, turns, said)
         path = artifacts.write_record("seeds", artifacts.short_hash(config.as_dict()),
                                       config.as_dict(), rows,
                                       artifacts.provenance(time.perf_counter() - began))

@@ -81,17 +81,17 @@ def test_means_and_intervals_over_seeds(use):
 def seeds_record(seed, worst, **parameters):
     rows = [artifacts.row("original", "accuracy", 0.9, split="test"),
             artifacts.row("original", "parameters", 1000)]
-    for method in ("soft", *ladder.RUNGS):
+    for method in findings.METHODS:
         rows += [artifacts.row(method, f"all-classes-{m}", v, "points", sites="each")
                  for m, v in (("forgotten-mean", 1), ("forgotten-worst", worst),
                               ("change-mean", -seed), ("change-worst", -2 - seed))]
         rows += [artifacts.row(method, f"time-{m}", 0.5, "s") for m in ("select", "edit")]
-        if method != "soft":
+        if method in ladder.RUNGS:
             rows.append(artifacts.row(method, "time-prepare", 4, "s"))
     rows += [{**r, "sites": "inside", "value": 7.0} for r in rows
              if r["method"] == "best" and r["metric"].startswith("all-classes")]
     for method, kept in (("retrained", 0.91), ("best", 0.89), ("original", 0.9), ("soft", 0.9),
-                         ("calibrated", 0.9)):
+                         ("hard", 0.9), ("calibrated", 0.9)):
         rows.append(artifacts.row(method, "accuracy", kept, split="retained-test", forget="cat"))
         rows.append(artifacts.row(method, "accuracy-head-refit", kept / 2, forget="cat"))
     return made("seeds", f"{seed}{parameters}", rows, seed=seed, **parameters)

@@ -42,10 +42,15 @@ def test_a_seed_gives_a_record_that_agrees_with_the_requests(
     assert value["soft", "accuracy", "three"] == pytest.approx(turn["retained"][3])
     assert value["original", "accuracy", "three"] == pytest.approx(turn["before"][3])
     assert 0 < value["retrained", "accuracy", "three"] <= 1
+    fraction = requests.calibrate(bench, gate="hard")[0]
+    closed = requests.summarise(requests.in_turn(bench, lambda c: bench.method_logits(
+        "hard", (c,), "test", fraction=fraction)))
+    assert value["hard", "all-classes-change-mean", None] == pytest.approx(
+        100 * closed["change-mean"])
     under = [r for r in record["rows"] if r.get("sites") == "inside"]
     assert {r["metric"] for r in under} == {f"all-classes-{k}" for k in seeds.TURN}
     assert value["original", "accuracy-head-refit", "three"] > 0.5
     assert value["best", "time-edit", None] > 0
     logits, labels = bench.outputs("test")[1:]
     assert value["original", "accuracy", None] == (logits.argmax(1) == labels).double().mean()
-    assert {m for m, *_ in value} == {"soft", *ladder.RUNGS, "retrained", "original"}
+    assert {m for m, *_ in value} == {"soft", "hard", *ladder.RUNGS, "retrained", "original"}

@@ -7,6 +7,8 @@ import statistics
 from softprune import book, choosing, ladder, paths
 from softprune.errors import UserError
 
+METHODS = ("soft", "hard", *ladder.RUNGS)
+
 
 def chosen() -> dict:
     """`data/ladder.json`: data set -> rung -> `set` (what differs from the base) and `record`."""
@@ -101,7 +103,7 @@ def networks(dataset: str) -> list[dict]:
 
     Returns:
         Dicts with `architecture`, `width`, `penalty`, `profile`, `n` seeds, `test` (share; mean
-        over seeds), `parameters` (numbers in the network), and a dict a method (`soft`,
+        over seeds), `parameters` (numbers in the network), and a dict a method (`soft`, `hard`,
         `calibrated`, `best`, `inside`: `best` under the untouched classifier): `forgotten`,
         `change` (means over classes and seeds), `worst`, `change-worst` (of all), in points, and
         `request`, `prepare` in seconds (`prepare` for fitted gates).
@@ -116,7 +118,7 @@ def networks(dataset: str) -> list[dict]:
         entry = dict(zip(kinds, at, strict=True)) | {"n": len(found)}
         entry["test"] = _mean(found, "original", "accuracy", split="test")
         entry["parameters"] = _mean(found, "original", "parameters")
-        for method in ("soft", *ladder.RUNGS, "inside"):
+        for method in (*METHODS, "inside"):
             told = ({"method": "best", "sites": "inside"} if method == "inside"
                     else {"method": method, "sites": "each"})
             each = {m: [_value(r, metric=f"all-classes-{m}", **told) for r in found]
@@ -126,10 +128,10 @@ def networks(dataset: str) -> list[dict]:
                 "worst": max(each["forgotten-worst"]),
                 "change": statistics.fmean(each["change-mean"]),
                 "change-worst": min(each["change-worst"])}
-        for method in ("soft", *ladder.RUNGS):
+        for method in METHODS:
             entry[method]["request"] = sum(_mean(found, method, f"time-{k}")
                                            for k in ("select", "edit"))
-            if method != "soft":
+            if method in ladder.RUNGS:
                 entry[method]["prepare"] = _mean(found, method, "time-prepare")
         made.append(entry)
     return sorted(made, key=lambda e: (e["architecture"], e["width"], e["penalty"]))
@@ -140,8 +142,8 @@ def refitted(dataset: str) -> list[dict]:
 
     Returns:
         Dicts with `architecture`, `width`, `penalty`, `seed`, `forget`, and shares `original`,
-        `soft`, `calibrated`, `best`, `retrained`; `gap` is what the others have after `best` less
-        what they have in the retrained network, in points.
+        `soft`, `hard`, `calibrated`, `best`, `retrained`; `gap` is what the others have after
+        `best` less what they have in the retrained network, in points.
     """
     made = []
     for r in book.records():
@@ -151,7 +153,7 @@ def refitted(dataset: str) -> list[dict]:
         for name in sorted(names):
             entry = {k: r["parameters"][k] for k in ("architecture", "width", "penalty", "seed")}
             entry |= {m: _value(r, metric="accuracy-head-refit", method=m, forget=name)
-                      for m in ("original", "soft", *ladder.RUNGS, "retrained")}
+                      for m in ("original", *METHODS, "retrained")}
             kept = [_value(r, metric="accuracy", method=m, forget=name, split="retained-test")
                     for m in ("best", "retrained")]
             made.append(entry | {"forget": name, "gap": 100 * (kept[0] - kept[1])})
@@ -159,7 +161,7 @@ def refitted(dataset: str) -> list[dict]:
                                        e["seed"]))
 
 
-def sequence_ends(methods=("head-mask", "soft", "hard", *ladder.RUNGS)) -> list[dict]:
+def sequence_ends(methods=("head-mask", *METHODS)) -> list[dict]:
     """After the last of requests that arrived one after another, a row a page and method.
 
     Returns:
