@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from softprune import artifacts, ladder, paths, training
+from softprune import artifacts, cli, ladder, paths, training
 from softprune.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -137,3 +137,16 @@ def test_records_name_no_machine_folder():
     for path in (ROOT / "data").rglob("*.json"):
         assert not re.search(r'"(/|[A-Z]:\\\\)\w', path.read_text()), f"{path} holds a path"
     assert paths.relative(Path("/somewhere/else/x.json")) == "x.json"
+
+
+def test_a_page_keeps_its_parameters_but_not_those_of_another_kind(monkeypatch):
+    from argparse import Namespace
+
+    from softprune import notebooks
+
+    page = {"parameters": {"profile": "laptop", "trained": True, "fraction": 1, "forget": "two"}}
+    monkeypatch.setattr(notebooks, "page_metadata", lambda _: page)
+    asked = Namespace(stage="head-to-head", dataset="digits", parameters=[], profile=None)
+    values = cli._wanted(asked)["head-to-head"]
+    assert values["trained"] == "all", "an older page's true means nothing to this template"
+    assert (values["forget"], values["fraction"], values["profile"]) == ("two", 1, "laptop")

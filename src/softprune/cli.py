@@ -345,7 +345,8 @@ def _wanted(arguments) -> dict[str, dict]:
     wanted = notebooks.resolve(stages, arguments.dataset, profile, given)
     for stage, before in pages.items():  # a page of this profile keeps what it was made with
         if before.get("profile") == profile and "recipe" not in given:
-            kept = {k: v for k, v in before.items() if k in wanted[stage] and k not in given}
+            kept = {k: v for k, v in before.items() if k in wanted[stage] and k not in given
+                    and _of_kind(v, wanted[stage][k])}  # a template's parameters may change
             wanted[stage] = notebooks.check(stage, wanted[stage] | kept)
     notebooks.data_hash(arguments.dataset)  # a missing data set is said now
     if wanted[stages[-1]].get("forget"):
@@ -353,6 +354,10 @@ def _wanted(arguments) -> dict[str, dict]:
         catalog.class_indices(tuple(meta["class_names"]), wanted[stages[-1]]["forget"],
                               meta.get("aliases"))
     return wanted
+
+
+def _of_kind(value, like) -> bool:
+    return type(value) is type(like) or (type(value), type(like)) == (int, float)
 
 
 def _run(arguments) -> None:
