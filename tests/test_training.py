@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from softprune import artifacts, paths, training
+from softprune import artifacts, models, paths, training
 from softprune.errors import UserError
 
 
@@ -179,3 +179,23 @@ def test_a_request_without_a_name_takes_a_class_that_exists():
     from softprune.stages import default_request
 
     assert [default_request("abcdef"[:n]) for n in (2, 3, 4, 6)] == ["b", "c", "d", "d"]
+
+
+@pytest.mark.parametrize("architecture", ["resnet18", "vgg16"])
+def test_every_side_of_a_recipe_goes_through_the_network(architecture):
+    recipe = training.configure("cifar10", "laptop", architecture=architecture, width=4)
+    model = models.build(architecture, classes=10, channels=3, width=4).eval()
+    sides = {training.side_at(recipe, e) for e in range(recipe.epochs)} - {0}
+    assert len(sides) >= 2
+    for side in sides | {32}:
+        assert model(torch.zeros(2, 3, side, side)).shape == (2, 10)
+
+
+def test_rounding_up_changes_nothing_for_whole_images():
+    model = models.build("vgg16", classes=10, channels=3, width=4).eval()
+    x = torch.randn(2, 3, 32, 32)
+    whole = model(x)
+    for m in model.modules():
+        if isinstance(m, torch.nn.MaxPool2d):
+            m.ceil_mode = False
+    assert torch.equal(model(x), whole)

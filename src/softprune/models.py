@@ -219,7 +219,8 @@ class VGG(nn.Module):
                 layers += [nn.Conv2d(inputs, outputs, 3, 1, 1, bias=False),
                            nn.BatchNorm2d(outputs), nn.ReLU()]
                 inputs = outputs
-            layers.append(nn.MaxPool2d(2))
+            # rounded up: the small images of a training's first epochs end in one pixel, too
+            layers.append(nn.MaxPool2d(2, ceil_mode=True))
         self.features = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.fc = nn.Linear(inputs, classes)
 
