@@ -41,7 +41,7 @@ def test_bad_options_are_refused(bad):
 def test_sides_follow_the_share_of_the_run():
     config = training.configure("cifar10", "laptop")
     sides = [training.side_at(config, e) for e in range(config.epochs)]
-    assert sides == [16] * 5 + [24] * 7 + [0] * 8
+    assert sides == [16] * 8 + [24] * 12 + [0] * 12  # to a quarter, to three fifths, to the end
 
 
 def test_killed_and_resumed_ends_in_the_same_weights(own_results):

@@ -55,7 +55,7 @@ def straying(features: Tensor, labels: Tensor, classes: int) -> Tensor:
         features: (N, J), >= 0. labels: (N,) in [0, C).
 
     Example:
-        >>> straying(torch.tensor([[3.0, 1, 0, 0]]), torch.tensor([0]), 2)
+        >>> straying(torch.tensor([3.0, 1, 0, 0])[None], torch.tensor([0]), 2)
         tensor(0.2500)
     """
     own = torch.arange(features.shape[1], device=features.device) % classes == labels[:, None]
