@@ -13,7 +13,7 @@ BASE = dataclasses.asdict(ladder.base("best", "cifar10"))
 
 def made(stage, key, rows, extra=None, **parameters):
     parameters = {"dataset": "cifar10", "architecture": "resnet18", "width": 16, "penalty": "so",
-                  "strength": 0.01, "seed": 0, "profile": "laptop"} | parameters
+                  "strength": 0.01, "seed": 0, "profile": "laptop", "epochs": 14} | parameters
     return {"stage": stage, "key": key, "parameters": parameters, "rows": rows,
             "extra": extra or {}, "provenance": {"device": "cpu"}}
 
@@ -62,12 +62,17 @@ def test_means_and_intervals_over_seeds(use):
     kept = {"retrained": (0.90, 0.91), "best": (0.89, 0.92)}
     records = []
     for seed in (0, 1):
-        rows = [artifacts.row("best", f"all-classes-{m}", v + seed, "points")
+        rows = [artifacts.row("best", f"all-classes-{m}", v + seed, "points", sites="each")
                 for m, v in (("forgotten-mean", 0), ("forgotten-worst", 1), ("change-mean", -1),
                              ("change-worst", -2))]
         rows += [artifacts.row(m, "accuracy", v[seed], split="retained-test", forget="cat")
                  for m, v in kept.items()]
         records.append(made("seeds", str(seed), rows, seed=seed))
+    # under the untouched classifier, and trained with another penalty: no part of these means
+    records[0]["rows"] += [{**r, "sites": "inside", "value": 99.0} for r in records[0]["rows"]
+                           if r["metric"].startswith("all-classes")]
+    records.append(made("seeds", "x", [{**r, "value": 99.0} for r in records[1]["rows"]],
+                        seed=0, penalty="tied"))
     use(records)
     found = findings.over_seeds("cifar10", 16, "best")
     assert found["n"] == 2 and found["change"] == pytest.approx(book.interval([-1, 0]))

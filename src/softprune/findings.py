@@ -63,14 +63,15 @@ def setting(rung: str, dataset: str, options: dict) -> str:
                      else f"{k} {options[k]}" for k in shown)
 
 
-def over_seeds(dataset: str, width: int, method: str) -> dict | None:
+def over_seeds(dataset: str, width: int, method: str, penalty: str = "so") -> dict | None:
     """Mean and 95 % t interval over training seeds of every class in turn; None where none is.
 
     Returns:
         `n` seeds, and for `forgotten`, `worst`, `change`, `change-worst` triples (mean, low,
         high) in points.
     """
-    where = {"stage": "seeds", "dataset": dataset, "width": width, "method": method}
+    where = {"stage": "seeds", "dataset": dataset, "width": width, "method": method,
+             "penalty": penalty, "sites": "each"}
     names = {"forgotten": "forgotten-mean", "worst": "forgotten-worst", "change": "change-mean",
              "change-worst": "change-worst"}
     by_seed = {k: {r["seed"]: r["value"] for r in book.rows(metric=f"all-classes-{m}", **where)}
@@ -81,14 +82,15 @@ def over_seeds(dataset: str, width: int, method: str) -> dict | None:
         k: book.interval(list(v.values())) for k, v in by_seed.items()}
 
 
-def beside_retrained(dataset: str, width: int, method: str, forget: str) -> dict | None:
+def beside_retrained(dataset: str, width: int, method: str, forget: str,
+                     penalty: str = "so") -> dict | None:
     """Retained accuracy of a method's request less the retrained model's, paired by seed.
 
     Returns:
         `n` seeds and `gap`, a triple (mean, low, high) in points; None where none is.
     """
     where = {"stage": "seeds", "dataset": dataset, "width": width, "metric": "accuracy",
-             "forget": forget, "split": "retained-test"}
+             "penalty": penalty, "forget": forget, "split": "retained-test"}
     ours, theirs = ({r["seed"]: r["value"] for r in book.rows(method=m, **where)}
                     for m in (method, "retrained"))
     both = sorted(set(ours) & set(theirs))
@@ -102,13 +104,13 @@ def networks(dataset: str) -> list[dict]:
     """The networks of a data set whose every class was forgotten in turn, narrow ones first.
 
     Returns:
-        Dicts with `architecture`, `width`, `penalty`, `profile`, `n` seeds, `test` (share; mean
+        Dicts with `architecture`, `width`, `penalty`, `profile`, `epochs`, `n` seeds, `test` (share; mean
         over seeds), `parameters` (numbers in the network), and a dict a method (`soft`, `hard`,
         `calibrated`, `best`, `inside`: `best` under the untouched classifier): `forgotten`,
         `change` (means over classes and seeds), `worst`, `change-worst` (of all), in points, and
         `request`, `prepare` in seconds (`prepare` for fitted gates).
     """
-    kinds = ("architecture", "width", "penalty", "profile")
+    kinds = ("architecture", "width", "penalty", "profile", "epochs")
     groups: dict[tuple, list[dict]] = {}
     for r in book.records():
         if r["stage"] == "seeds" and r["parameters"]["dataset"] == dataset:
