@@ -104,11 +104,11 @@ def networks(dataset: str) -> list[dict]:
     """The networks of a data set whose every class was forgotten in turn, narrow ones first.
 
     Returns:
-        Dicts with `architecture`, `width`, `penalty`, `profile`, `epochs`, `n` seeds, `test` (share; mean
-        over seeds), `parameters` (numbers in the network), and a dict a method (`soft`, `hard`,
-        `calibrated`, `best`, `inside`: `best` under the untouched classifier): `forgotten`,
-        `change` (means over classes and seeds), `worst`, `change-worst` (of all), in points, and
-        `request`, `prepare` in seconds (`prepare` for fitted gates).
+        Dicts with `architecture`, `width`, `penalty`, `profile`, `epochs`, `n` seeds, `test`
+        (share; mean over seeds), `parameters` (numbers in the network), and a dict a method
+        (`soft`, `hard`, `calibrated`, `best`, `inside`: `best` under the untouched classifier):
+        `forgotten`, `change` (means over classes and seeds), `worst`, `change-worst` (of all), in
+        points, and `request`, `prepare` in seconds (`prepare` for fitted gates).
     """
     kinds = ("architecture", "width", "penalty", "profile", "epochs")
     groups: dict[tuple, list[dict]] = {}
