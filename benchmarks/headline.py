@@ -17,7 +17,7 @@ METHODS = ("soft", "best", "ssd", "salun")
 
 def measure(bench: requests.Bench, cls: int, methods=METHODS) -> list[dict]:
     """Rows: select and edit in seconds, their ratio to the plain method's, the fit beforehand."""
-    contest = headtohead.Contest(bench, {"fraction": requests.calibrate(bench)[0]})
+    contest = headtohead.Contest(bench, {"fraction": requests.fractions(bench)})
     outcomes = {m: contest.edited(m, cls, 21 if m in headtohead.OWN else 1) for m in methods}
     clock, worked = contest.retrain_time()
     outcomes["retrained"] = headtohead.Outcome(method="retrained", cls=cls, model=bench.model,

@@ -20,8 +20,8 @@ TURN = ("forgotten-mean", "forgotten-worst", "retained-mean", "change-mean", "ch
 
 def settings(bench: requests.Bench) -> dict[str, dict]:
     """Each method's fraction, chosen on the validation split with its own gates."""
-    return {m: {"fraction": requests.calibrate(bench, gate=gate)[0]} if gate else {}
-            for m, gate in zip(METHODS, ("rank", "hard", None, None), strict=True)}
+    found = requests.fractions(bench)
+    return {m: {"fraction": found[m]} if m in found else {} for m in METHODS}
 
 
 def in_turn_rows(bench: requests.Bench, said: dict[str, dict]) -> tuple[list[dict], dict]:

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from softprune import pruning
+from softprune import pruning, requests
 from softprune.errors import UserError
 
 
@@ -130,3 +130,18 @@ def test_head_shortcut_agrees_with_running_the_folded_model(smoke, digits):
     model = smoke.fold_into_copy(gates)
     slow = evaluation.predict(model, digits.test_images, digits.mean, digits.std)[1]
     torch.testing.assert_close(fast, slow, rtol=1e-4, atol=1e-4)
+
+
+def test_each_plain_method_gets_its_own_fraction_on_validation(smoke):
+    found = requests.fractions(smoke)
+    assert found.keys() == requests.PLAIN.keys()
+    assert found["soft"] == requests.calibrate(smoke)[0] == found["random-channels"]
+    assert found["hard"] == requests.calibrate(smoke, gate="hard")[0]
+    assert set(requests.fractions(smoke, 0.3).values()) == {0.3}
+    # a fraction each is the same request as naming it
+    site = smoke.last
+    for method, gate, fraction in (("soft", "rank", 0.5), ("hard", "hard", 0.2)):
+        several = smoke.method_gates(method, (3,), fraction={"soft": 0.5, "hard": 0.2})
+        named = smoke.gates((3,), gate=gate, fraction=fraction)
+        assert torch.equal(several[site], named[site])
+    assert int((several[site] == 0).sum()) == round(0.2 * len(several[site]))

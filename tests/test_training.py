@@ -199,3 +199,13 @@ def test_rounding_up_changes_nothing_for_whole_images():
         if isinstance(m, torch.nn.MaxPool2d):
             m.ceil_mode = False
     assert torch.equal(model(x), whole)
+
+
+def test_another_architecture_brings_its_own_rate_where_it_replaces_a_residual_network():
+    own = training.configure("cifar10", "laptop")
+    other = training.configure("cifar10", "laptop", architecture="vgg16")
+    assert own.peak_lr == 0.25 and other.peak_lr == 0.1
+    assert (own.epochs, own.width) == (other.epochs, other.width)
+    assert training.configure("cifar10", "laptop", architecture="vgg16", peak_lr=0.2).peak_lr == 0.2
+    # digits have a small recipe of their own
+    assert training.configure("digits", "laptop", architecture="vgg16").pad == 1

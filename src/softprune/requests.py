@@ -15,6 +15,9 @@ from softprune.errors import UserError, choose
 # to the end of the scale: a best setting at a grid's edge would say the grid was too short
 FRACTIONS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
 
+# what the plain method's own options become: its gates closed, and the control
+PLAIN = {"soft": {}, "hard": {"gate": "hard"}, "random-channels": {"score": "random"}}
+
 
 class Bench:
     """A trained model with its table and data, ready to answer requests.
@@ -61,12 +64,15 @@ class Bench:
         return seconds
 
     def method_gates(self, method: str, forget, **options) -> pruning.Gates:
-        """Gates of `soft`, `hard`, `random-channels`, or of a prepared rung of the ladder."""
+        """Gates of `soft`, `hard`, `random-channels`, or of a prepared rung of the ladder.
+
+        Args:
+            options: of `gates`; `fraction` may be what `fractions` returns.
+        """
         if method in ladder.RUNGS:
             return ladder.request(self.stored.get(method, {}), forget)
-        changed = {"soft": {}, "hard": {"gate": "hard"}, "random-channels": {"score": "random"}}
-        choose("method", method, [*changed, *ladder.RUNGS])
-        return self.gates(forget, **options | changed[method])
+        choose("method", method, [*PLAIN, *ladder.RUNGS])
+        return self.gates(forget, **plain_options(method, options))
 
     def gated_outputs(self, gates: pruning.Gates, split: str) -> tuple[Tensor, Tensor]:
         """Features and logits of a split under gates."""
@@ -109,7 +115,7 @@ class Bench:
 
         Args:
             options: sites, score, statistic, fraction, gate, alpha, seed of the soft method;
-                `hard` closes the same channels, `random-channels` draws as many.
+                `hard` closes channels instead, `random-channels` draws as many.
         """
         if method == "original":
             return self.outputs(split)[1]
@@ -210,6 +216,30 @@ def calibrate(bench: Bench, fractions=FRACTIONS, classes=None,
               for f in fractions]
     best = max(points, key=lambda p: p["retained-mean"] - p["forgotten-mean"])
     return best["fraction"], points
+
+
+def fractions(bench: Bench, fraction: float = 0.0, **options) -> dict[str, float]:
+    """The fraction of each of `PLAIN`: the one named, or what `calibrate` gives for its gates.
+
+    Attenuated channels and closed ones are two methods: closed ones need fewer. The control draws
+    as many as are attenuated.
+    """
+    if fraction:
+        return dict.fromkeys(PLAIN, fraction)
+    found = {m: calibrate(bench, **options | PLAIN[m])[0] for m in ("soft", "hard")}
+    return found | {"random-channels": found["soft"]}
+
+
+def plain_options(method: str, options: dict) -> dict:
+    """The options of one of `PLAIN`, its own fraction among them where there are several.
+
+    Example:
+        >>> plain_options("hard", {"gate": "rank", "fraction": {"soft": 0.8, "hard": 0.25}})
+        {'gate': 'hard', 'fraction': 0.25}
+    """
+    several = isinstance(options.get("fraction"), dict)
+    own = {"fraction": options["fraction"][method]} if several else {}
+    return options | own | PLAIN[method]
 
 
 def candidates(bench: Bench, fractions=FRACTIONS, scores=channels.SCORES,

@@ -9,11 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from softprune import channels, evaluation, ladder, likelihood, models, pruning, roc
+from softprune import channels, evaluation, ladder, likelihood, models, pruning, requests, roc
 from softprune.errors import choose
 from softprune.shadows import Shadows, part
 
-PLAIN = ("soft", "hard", "random-channels")
 # a rung with the class's output closed as well: `best-masked`
 MASKED = "-masked"
 
@@ -35,11 +34,12 @@ def ask(shadows: Shadows, forget: int, methods, *, retained: int = 1000, held: i
     """Every model's logits before and after forgetting one class.
 
     Args:
-        methods: `original`, `head-mask`, those of `PLAIN`, rungs of the ladder, also with
+        methods: `original`, `head-mask`, those of `requests.PLAIN`, rungs of the ladder, also with
             `MASKED` at the end; `retrained` where the set has twins without the class.
         retained: pool images of other classes that are asked too, for the retained data.
         held: test images of the class and as many of the others, seen by no model.
-        options: of `pruning.make_gates` for the plain methods.
+        options: of `pruning.make_gates` for the plain methods; `fraction` may be what
+            `requests.fractions` returns.
     """
     asked = torch.cat([(shadows.labels == forget).nonzero().squeeze(1),
                        _some(shadows.labels != forget, retained)])
@@ -98,9 +98,8 @@ def _answers(shadows: Shadows, k: int, forget: int, methods, pixels: Tensor, opt
 
 
 def plain_gates(model, table, forget: int, method: str, options: dict) -> pruning.Gates:
-    """Gates of one of `PLAIN`, at the sites that `options` name."""
-    changed = {"soft": {}, "hard": {"gate": "hard"}, "random-channels": {"score": "random"}}
-    values = dict(options | changed[method])
+    """Gates of one of `requests.PLAIN`, at the sites that `options` name."""
+    values = requests.plain_options(method, options)
     sites = models.choose_sites(model, values.pop("sites", "last"))
     return pruning.make_gates(table, sites, (forget,), **values)
 

@@ -110,7 +110,9 @@ def configure(dataset: str, profile: str, **overrides) -> TrainConfig:
     fields = {f.name for f in dataclasses.fields(TrainConfig)}
     for name in overrides:
         choose("training option", name, sorted(fields - {"dataset", "profile"}))
-    values = profile_defaults(dataset, profile, catalog.side(dataset)) | overrides
+    values = profile_defaults(dataset, profile, catalog.side(dataset),
+                              overrides.get("architecture", ""))
+    values |= overrides
     return TrainConfig(dataset=dataset, profile=profile, **values)
 
 
