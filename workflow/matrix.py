@@ -14,6 +14,8 @@ from dataclasses import dataclass
 # what fits two cores in half an hour; `paper` takes its own recipe instead
 NARROW = {"cifar10": {"width": 16, "epochs": 14}, "cifar100": {"width": 16, "epochs": 14},
           "tiny-imagenet-200": {"width": 16, "epochs": 14}}
+# gates inside take a training's time for all of 100 classes: a fifth or a tenth of them
+EVERY = {"cifar100": " --every 5", "tiny-imagenet-200": " --every 10"}
 SMALL = {"width": 8, "epochs": 5}  # for grids over penalties and seeds
 CLASSES = ("cat", "airplane", "automobile", "bird", "deer", "dog", "frog", "horse", "ship", "truck")
 
@@ -45,9 +47,10 @@ def train(dataset: str, profile: str, values: dict, without: str = "") -> Job:
 
 
 def after(job: Job, verb: str, more: str = "", heavy: bool = False) -> Job:
-    """`sweep` or `fit` on what a training made."""
+    """`sweep`, `in-turn` or `fit-RUNG` on what a training made."""
+    told = "fit" if verb.startswith("fit-") else verb
     return Job(job.name.replace("train-", f"{verb}-", 1),
-               job.command.replace("softprune train", f"softprune {verb.split('-')[0]}") + more,
+               job.command.replace("softprune train", f"softprune {told}") + more,
                (job.name,), heavy)
 
 
@@ -59,8 +62,7 @@ def jobs(profile: str = "laptop") -> list[Job]:
     firsts = {"cifar10": "cat", "cifar100": "apple", "tiny-imagenet-200": "goldfish"}
     for dataset, left_out in firsts.items():
         original = train(dataset, profile, narrow[dataset])
-        # gates inside take a training's time for all of 100 classes: a fifth or a tenth of them
-        every = {"cifar100": " --every 5", "tiny-imagenet-200": " --every 10"}.get(dataset, "")
+        every = EVERY.get(dataset, "")
         fits = [after(original, f"fit-{rung}", f" --rung {rung}{every}", heavy=True)
                 for rung in ("calibrated", "best")]
         reference = train(dataset, profile, narrow[dataset], left_out)
@@ -85,7 +87,7 @@ def jobs(profile: str = "laptop") -> list[Job]:
         told = {"strength": strengths[penalty]} if penalty in strengths else {}
         found.append(train("cifar10", profile, small | {"penalty": penalty} | told
                            | {"seed": seed}))
-    for strength in (1e-4, 1e-3, 1e-1, 1.0):
+    for strength in (1e-5, 1e-4, 1e-3, 1e-1, 1.0):
         found.append(train("cifar10", profile, small | {"penalty": "so", "strength": strength}))
     found += [after(j, "sweep") for j in found if f"width={small['width']}" in j.name]
     digits = [train("digits", profile, o | ({"strength": strengths[o["penalty"]]}
@@ -96,13 +98,17 @@ def jobs(profile: str = "laptop") -> list[Job]:
     # the full retrained row, seeds, the control, the other architecture, full width
     for cls in CLASSES[1:]:
         found.append(train("cifar10", profile, narrow["cifar10"], cls))
-    for o in [*grid(seed=[1, 2]), {"penalty": "none"}]:
-        found.append(train("cifar10", profile, narrow["cifar10"] | o))
-    found.append(train("cifar100", profile, narrow["cifar100"] | {"penalty": "none"}))
-    found.append(train("cifar10", profile, {"architecture": "vgg16"}))
-    if profile == "laptop":  # the profile's own recipe: half width
-        found += [train("cifar10", profile, {}), train("cifar10", profile, {}, "cat"),
-                  train("cifar100", profile, {}), train("tiny-imagenet-200", profile, {})]
+    side_by_side = [train("cifar10", profile, narrow["cifar10"] | o)
+                    for o in [*grid(seed=[1, 2]), {"penalty": "none"}, {"penalty": "tied"}]]
+    side_by_side.append(train("cifar10", profile, {"architecture": "vgg16"}))
+    wide = [] if profile == "paper" else [  # the profile's own recipe: half width
+        train(d, profile, {}) for d in firsts]
+    if wide:
+        found.append(train("cifar10", profile, {}, "cat"))
+    found += [*side_by_side, *wide,
+              train("cifar100", profile, narrow["cifar100"] | {"penalty": "none"})]
+    found += [after(j, "in-turn", EVERY.get(j.command.split()[3], ""), heavy=True)
+              for j in (train("cifar10", profile, narrow["cifar10"]), *side_by_side, *wide)]
     return found
 
 

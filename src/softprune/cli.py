@@ -52,6 +52,11 @@ def build_parser() -> argparse.ArgumentParser:
                    "softprune fit --dataset cifar10 --rung best --classes cat,dog")
     sweep = _command(commands, "sweep", _sweep, "every score, gate and fraction on one classifier",
                      "softprune sweep --dataset digits -p penalty=none -p seed=2")
+    in_turn = _command(commands, "in-turn", _in_turn,
+                       "forget every class in turn with every gate: a row beside other networks",
+                       "softprune in-turn --dataset cifar10 -p width=16 -p epochs=14 -p seed=1")
+    in_turn.add_argument("--every", type=int, default=1, metavar="N",
+                         help="fit gates for every N-th class only")
     shadow = _command(commands, "shadows", _shadows, "train the shadow models of an attack",
                       "softprune shadows --dataset cifar10 --without cat -p width=16")
     shadow.add_argument("--without", metavar="CLASS",
@@ -63,7 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
     tune.add_argument("--classes", metavar="CLASS,...", help="default: the set's last")
     tune.add_argument("--steps", type=int, default=0, metavar="N",
                       help="of a trained method (default: its own)")
-    for parser_ in (train, fit, sweep, shadow, tune):
+    for parser_ in (train, fit, sweep, in_turn, shadow, tune):
         parser_.add_argument("--dataset", required=True, metavar="NAME")
         parser_.add_argument("--profile", default="laptop", metavar="|".join(PROFILES))
         parser_.add_argument("--threads", type=int, metavar="N",
@@ -256,8 +261,7 @@ def _bench(config):
 
 def _fit(arguments) -> None:
     choose("rung", arguments.rung, ("calibrated", "best"))
-    if arguments.every < 1:
-        raise UserError(f"--every {arguments.every}: expected a whole number >= 1")
+    _check_every(arguments.every)
     bench = _bench(_configuration(arguments, arguments.classes))
     if arguments.choose:
         return _choose_setting(bench, arguments.rung)
@@ -298,6 +302,19 @@ def _sweep(arguments) -> None:
     print(artifacts.write_record(
         "sweep", training.run_key(config, bench.images.data_hash), config.as_dict(), rows,
         artifacts.provenance(time.perf_counter() - began)))
+
+
+def _check_every(every: int) -> None:
+    if every < 1:
+        raise UserError(f"--every {every}: expected a whole number >= 1")
+
+
+def _in_turn(arguments) -> None:
+    _check_every(arguments.every)
+    bench = _bench(_configuration(arguments))
+    from softprune import inturn
+
+    print(inturn.measure(bench, arguments.every, lambda text: print(text, flush=True)))
 
 
 def _shadows(arguments) -> None:

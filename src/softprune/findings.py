@@ -188,7 +188,7 @@ def _value(record: dict, **where) -> float:
     found = [r["value"] for r in record["rows"] if all(r.get(k) == v for k, v in where.items())]
     if len(found) != 1:
         raise UserError(f"{len(found)} rows for {where} in the run record {record['key']}: "
-                        "expected one; type `python benchmarks/seeds.py`")
+                        "expected one; type `softprune in-turn`")
     return found[0]
 
 

@@ -1,6 +1,6 @@
 """The headline numbers of one checkpoint: every class in turn, plain, hard and both rungs.
 
-    python benchmarks/seeds.py cifar10 data/checkpoints/cifar10/laptop/NAME.safetensors
+    softprune in-turn --dataset cifar10 -p width=16 -p epochs=14 -p seed=1
 
 One record (stage `seeds`) a checkpoint; the book takes means and intervals over seeds, and sets
 architectures side by side. Where the same seed was also retrained without a class, its retained
@@ -8,11 +8,11 @@ accuracy, and what a refitted classifier finds in it, stand beside the request's
 """
 
 import dataclasses
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-from softprune import artifacts, datasets, evaluation, ladder, pruning, requests, training
+from softprune import artifacts, evaluation, ladder, pruning, requests, training
 
 METHODS = ("soft", "hard", *ladder.RUNGS)
 TURN = ("forgotten-mean", "forgotten-worst", "retained-mean", "change-mean", "change-worst")
@@ -24,10 +24,10 @@ def settings(bench: requests.Bench) -> dict[str, dict]:
     return {m: {"fraction": found[m]} if m in found else {} for m in METHODS}
 
 
-def in_turn_rows(bench: requests.Bench, said: dict[str, dict]) -> tuple[list[dict], dict]:
-    """Rows of every class in turn, and each method's turn for later use."""
-    classes = range(len(bench.images.class_names))
-    seconds = {rung: bench.prepare(rung, classes, log=print) for rung in ladder.RUNGS}
+def in_turn_rows(bench: requests.Bench, said: dict[str, dict], some,
+                 log=None) -> tuple[list[dict], dict]:
+    """Rows of every class in turn (fitted gates: of `some`), and each method's turn for later."""
+    seconds = {rung: bench.prepare(rung, some, log) for rung in ladder.RUNGS}
     labels = bench.images.test_labels
     right = (bench.outputs("test")[1].argmax(1) == labels)
     rows = [artifacts.row("original", "accuracy", right.double().mean(), split="test",
@@ -39,12 +39,12 @@ def in_turn_rows(bench: requests.Bench, said: dict[str, dict]) -> tuple[list[dic
     turns = {}
     for method in METHODS:
         turns[method] = requests.in_turn(bench, lambda c, m=method: bench.method_logits(
-            m, (c,), "test", **said[m]))
+            m, (c,), "test", **said[m]), classes=some if method in ladder.RUNGS else None)
         rows += tell(method, turns[method], sites="each", **said[method])
     gates = bench.stored["best"]
     if any(bench.last in g for g in gates.values()):
         under = requests.in_turn(
-            bench, lambda c: bench.gated_outputs(bench.inside(gates[c]), "test")[1])
+            bench, lambda c: bench.gated_outputs(bench.inside(gates[c]), "test")[1], classes=some)
         rows += tell("best", under, sites="inside")
     else:  # the classifier was never touched
         rows += tell("best", turns["best"], sites="inside")
@@ -72,20 +72,26 @@ def edit_rows(bench: requests.Bench, said: dict[str, dict]) -> list[dict]:
     return rows
 
 
-def beside_retrained(bench: requests.Bench, config, turns: dict,
+def references(bench: requests.Bench, config) -> dict[int, Path]:
+    """Class -> the checkpoint of the same seed retrained without it, of those that are here."""
+    found = {c: training.find_checkpoint(dataclasses.replace(config, without=(name,)))
+             for c, name in enumerate(bench.images.class_names)}
+    return {c: path for c, path in found.items() if path}
+
+
+def beside_retrained(bench: requests.Bench, retrained: dict[int, Path], turns: dict,
                      said: dict[str, dict]) -> list[dict]:
     """Of each request whose retrained reference is here, and of that: retained test accuracy, and
     the forgotten class's under a refitted classifier."""
     rows = []
-    for c, name in enumerate(bench.images.class_names):
-        path = training.find_checkpoint(dataclasses.replace(config, without=(name,)))
-        if path is None:
-            continue
+    for c, path in retrained.items():
+        name = bench.images.class_names[c]
         fresh = requests.Bench(path, bench.images)
         _, logits, labels = fresh.outputs("test")
         kept = {"retrained": requests.retained_and_forgotten(logits, labels, (c,))[0]}
-        kept |= {m: t["retained"][c] for m, t in turns.items()}
-        kept["original"] = turns["soft"]["before"][c]
+        at = {m: t["classes"].index(c) for m, t in turns.items()}
+        kept |= {m: t["retained"][at[m]] for m, t in turns.items()}
+        kept["original"] = turns["soft"]["before"][at["soft"]]
         rows += [artifacts.row(m, "accuracy", v, split="retained-test", forget=name, sites="each",
                                n=int((labels != c).sum())) for m, v in kept.items()]
         found = {"retrained": fresh.refit_recall({}, (c,)),
@@ -97,24 +103,21 @@ def beside_retrained(bench: requests.Bench, config, turns: dict,
     return rows
 
 
-def main(dataset: str, *checkpoints: str) -> None:
-    """One record a checkpoint."""
-    images = datasets.load(dataset)
-    for checkpoint in checkpoints:
-        began = time.perf_counter()
-        bench = requests.Bench(Path(checkpoint), images)
-        config = training.TrainConfig.from_dict(bench.sidecar["config"])
-        said = settings(bench)
-        rows, turns = in_turn_rows(bench, said)
-        rows += edit_rows(bench, said)
-        rows += beside_retrained(bench, config, turns, said)
-        path = artifacts.write_record("seeds", artifacts.short_hash(config.as_dict()),
-                                      config.as_dict(), rows,
-                                      artifacts.provenance(time.perf_counter() - began))
-        print(path.name)
+def measure(bench: requests.Bench, every: int = 1,
+            log: Callable[[str], None] | None = None) -> Path:
+    """Measure, and write the record.
 
-
-if __name__ == "__main__":
-    if len(sys.argv) < 3:
-        sys.exit("expected: python benchmarks/seeds.py DATASET CHECKPOINT.safetensors …")
-    main(*sys.argv[1:])
+    Args:
+        every: gates are fitted for every `every`-th class, and where there is a retrained
+            reference; the plain method answers for all.
+    """
+    began = time.perf_counter()
+    config = training.TrainConfig.from_dict(bench.sidecar["config"])
+    said, retrained = settings(bench), references(bench, config)
+    some = sorted({*range(0, len(bench.images.class_names), every), *retrained})
+    rows, turns = in_turn_rows(bench, said, some, log)
+    rows += edit_rows(bench, said)
+    rows += beside_retrained(bench, retrained, turns, said)
+    return artifacts.write_record("seeds", artifacts.short_hash(config.as_dict()),
+                                  config.as_dict(), rows,
+                                  artifacts.provenance(time.perf_counter() - began))

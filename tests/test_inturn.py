@@ -1,13 +1,8 @@
 """The record over training seeds: made from a checkpoint, and read by the book."""
 
-import sys
-
 import pytest
 
-from softprune import artifacts, ladder, paths, requests, training
-
-sys.path.insert(0, str(paths.root() / "benchmarks"))
-import seeds
+from softprune import artifacts, inturn, ladder, requests, training
 
 
 @pytest.fixture
@@ -28,7 +23,7 @@ def test_a_seed_gives_a_record_that_agrees_with_the_requests(
         s.name: smoke.gates((c,), sites=s.name, fraction=0.3, gate="hard")[s.name]
         for s in self.sites})
     training.train(training.configure("digits", "smoke", without=("three",)))
-    seeds.main("digits", str(smoke.checkpoint))
+    inturn.measure(smoke)
     record, = artifacts.read_records("digits", "smoke", "seeds")
     value = {(r["method"], r["metric"], r.get("forget")): r["value"] for r in record["rows"]
              if r.get("sites") != "inside"}
@@ -48,9 +43,27 @@ def test_a_seed_gives_a_record_that_agrees_with_the_requests(
     assert value["hard", "all-classes-change-mean", None] == pytest.approx(
         100 * closed["change-mean"])
     under = [r for r in record["rows"] if r.get("sites") == "inside"]
-    assert {r["metric"] for r in under} == {f"all-classes-{k}" for k in seeds.TURN}
+    assert {r["metric"] for r in under} == {f"all-classes-{k}" for k in inturn.TURN}
     assert value["original", "accuracy-head-refit", "three"] > 0.5
     assert value["best", "time-edit", None] > 0
     logits, labels = bench.outputs("test")[1:]
     assert value["original", "accuracy", None] == (logits.argmax(1) == labels).double().mean()
     assert {m for m, *_ in value} == {"soft", "hard", *ladder.RUNGS, "retrained", "original"}
+
+
+def test_gates_are_fitted_for_some_classes_and_those_with_a_reference(
+        smoke, own_gates, monkeypatch, own_results):
+    monkeypatch.setattr(ladder.Fitter, "fit", lambda self, c: {
+        s.name: smoke.gates((c,), sites=s.name, fraction=0.3, gate="hard")[s.name]
+        for s in self.sites})
+    training.train(training.configure("digits", "smoke", without=("three",)))
+    smoke.stored.clear()
+    inturn.measure(smoke, every=5)
+    assert sorted(smoke.stored["best"]) == [0, 3, 5]
+    record, = artifacts.read_records("digits", "smoke", "seeds")
+    n = {r["method"]: r["n"] for r in record["rows"] if r["metric"] == "all-classes-change-mean"}
+    assert n == {"soft": 10, "hard": 10, "calibrated": 3, "best": 3}
+    kept, = (r["value"] for r in record["rows"]
+             if (r["method"], r["metric"], r.get("forget")) == ("best", "accuracy", "three"))
+    logits, labels = smoke.method_logits("best", (3,), "test"), smoke.images.test_labels
+    assert kept == pytest.approx(requests.retained_and_forgotten(logits, labels, (3,))[0])
