@@ -145,3 +145,17 @@ def test_each_plain_method_gets_its_own_fraction_on_validation(smoke):
         named = smoke.gates((3,), gate=gate, fraction=fraction)
         assert torch.equal(several[site], named[site])
     assert int((several[site] == 0).sum()) == round(0.2 * len(several[site]))
+
+
+@pytest.mark.parametrize(("mean", "worst", "images", "expected"), [
+    (0.0, 0.0, 1000, True), (0.0004, 0.01, 1000, True), (0.0006, 0.002, 1000, False),
+    (0.0004, 0.011, 1000, False), (0.0004, 0.02, 50, True), (0.0004, 0.04, 50, False)])
+def test_what_counts_as_forgotten(mean, worst, images, expected):
+    told = {"forgotten-mean": mean, "forgotten-worst": worst}
+    assert requests.forgets(told, images) is expected
+
+
+@pytest.mark.parametrize(("mean", "worst", "expected"), [
+    (-0.005, -0.01, True), (-0.0051, -0.006, False), (0.01, -0.011, False)])
+def test_what_counts_as_sparing_the_others(mean, worst, expected):
+    assert requests.spares({"change-mean": mean, "change-worst": worst}) is expected

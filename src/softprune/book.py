@@ -17,7 +17,7 @@ from pathlib import Path
 
 import yaml
 
-from softprune import artifacts, catalog, editions, notebooks, paths, stages
+from softprune import artifacts, catalog, editions, notebooks, paths, requests, stages
 from softprune.errors import UserError, choose
 
 
@@ -221,8 +221,7 @@ def judge(claim: dict, dataset: str, method: str) -> dict:
         text = f"{t['forgotten-mean']:.2f} % mean, {t['forgotten-worst']:.1f} % worst of {t['n']}"
         images = rows(key=page_key(dataset), method=method, metric="accuracy",
                       split="forgotten-test", forget=s["forget"])[0]["n"]
-        # one image in hundreds is below a percent; of fifty it is two
-        holds = t["forgotten-mean"] < 0.05 and t["forgotten-worst"] <= max(1, 100 / images) + 1e-9
+        holds = requests.forgets({k: v / 100 for k, v in t.items()}, images)
         under = inside_turn(dataset) if method == "best" else None
         if under:
             text += f"; {under['forgotten-mean']:.2f} % under the untouched classifier"
@@ -230,7 +229,7 @@ def judge(claim: dict, dataset: str, method: str) -> dict:
                 return {"text": text, "verdict": "holds under its own classifier only"}
     elif kind == "retained":
         text = f"{t['change-mean']:+.2f} points mean, {t['change-worst']:+.2f} worst of {t['n']}"
-        holds = t["change-mean"] >= -0.5 and t["change-worst"] >= -1
+        holds = requests.spares({k: v / 100 for k, v in t.items()})
     elif kind == "milliseconds":
         text = f"{1000 * seconds:.2f} ms (select and edit, median)"
         if r["prepare"]:

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import statistics
 
-from softprune import book, choosing, ladder, paths
+from softprune import book, choosing, ladder, paths, requests
 from softprune.errors import UserError
 
 METHODS = ("soft", "hard", *ladder.RUNGS)
@@ -107,8 +107,8 @@ def networks(dataset: str) -> list[dict]:
         Dicts with `architecture`, `width`, `penalty`, `profile`, `epochs`, `n` seeds, `test`
         (share; mean over seeds), `parameters` (numbers in the network), and a dict a method
         (`soft`, `hard`, `calibrated`, `best`, `inside`: `best` under the untouched classifier):
-        `forgotten`, `change` (means over classes and seeds), `worst`, `change-worst` (of all), in
-        points, and `request`, `prepare` in seconds (`prepare` for fitted gates).
+        how many `classes`, `forgotten`, `change` (means over classes and seeds), `worst`,
+        `change-worst` (of all), in points, and `request`, `prepare` in seconds (`prepare` for fitted gates).
     """
     kinds = ("architecture", "width", "penalty", "profile", "epochs")
     groups: dict[tuple, list[dict]] = {}
@@ -126,6 +126,7 @@ def networks(dataset: str) -> list[dict]:
             each = {m: [_value(r, metric=f"all-classes-{m}", **told) for r in found]
                     for m in book.TURN}
             entry[method] = {
+                "classes": _row(found[0], metric="all-classes-change-mean", **told)["n"],
                 "forgotten": statistics.fmean(each["forgotten-mean"]),
                 "worst": max(each["forgotten-worst"]),
                 "change": statistics.fmean(each["change-mean"]),
@@ -183,9 +184,29 @@ def sequence_ends(methods=("head-mask", *METHODS)) -> list[dict]:
     return made
 
 
+def side_by_side() -> list[str]:
+    """The data sets that have a page and several networks."""
+    return [d for d in book.pages() if len(networks(d)) > 1]
+
+
+def met(dataset: str, told: dict) -> bool:
+    """Whether one method's numbers in `networks` meet the whole bar."""
+    key = {"key": book.page_key(dataset), "stage": "soft-pruning"}
+    images = book.rows(**key, metric="accuracy", split="forgotten-test")[0]["n"]
+    told = {"forgotten-mean": told["forgotten"], "forgotten-worst": told["worst"],
+            "change-mean": told["change"], "change-worst": told["change-worst"]}
+    told = {k: v / 100 for k, v in told.items()}
+    return requests.forgets(told, images) and requests.spares(told)
+
+
 def _value(record: dict, **where) -> float:
     """The one value of a record's row that fits."""
-    found = [r["value"] for r in record["rows"] if all(r.get(k) == v for k, v in where.items())]
+    return _row(record, **where)["value"]
+
+
+def _row(record: dict, **where) -> dict:
+    """The one row of a record that fits."""
+    found = [r for r in record["rows"] if all(r.get(k) == v for k, v in where.items())]
     if len(found) != 1:
         raise UserError(f"{len(found)} rows for {where} in the run record {record['key']}: "
                         "expected one; type `softprune in-turn`")
@@ -200,5 +221,5 @@ def helpers() -> dict:
     """What pages may call."""
     return {"trials": trials, "inside_only": inside_only, "over_seeds": over_seeds,
             "beside_retrained": beside_retrained, "networks": networks, "refitted": refitted,
-            "sequence_ends": sequence_ends,
+            "sequence_ends": sequence_ends, "side_by_side": side_by_side, "met": met,
             "rungs": ladder.RUNGS, "limit": choosing.LIMIT, "loss": choosing.LOSS}

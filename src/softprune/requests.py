@@ -198,6 +198,22 @@ def summarise(turn: dict[str, list]) -> dict[str, float]:
             "change-mean": sum(change) / n, "change-worst": min(change), "n": n}
 
 
+def forgets(summary: dict, images: int) -> bool:
+    """The bar's first half: nothing left on average, at most one percent of any class.
+
+    Args:
+        summary: of `summarise`. images: test images a class; where they are fewer than a hundred
+            the worst class may keep one.
+    """
+    worst = max(0.01, 1 / images) + 1e-9
+    return summary["forgotten-mean"] < 0.0005 and summary["forgotten-worst"] <= worst
+
+
+def spares(summary: dict) -> bool:
+    """The bar's other half: half a point lost on average, a whole one by the worst request."""
+    return summary["change-mean"] >= -0.005 and summary["change-worst"] >= -0.01
+
+
 def judged(bench: Bench, method: str = "soft", split: str = "test", classes=None, **choice) -> dict:
     """One setting of a method for all classes in turn: the choice and its `summarise` numbers."""
     turn = in_turn(bench, lambda c: bench.method_logits(method, (c,), split, **choice), split,
