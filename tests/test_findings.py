@@ -87,7 +87,7 @@ def seeds_record(seed, worst, **parameters):
     rows = [artifacts.row("original", "accuracy", 0.9, split="test"),
             artifacts.row("original", "parameters", 1000)]
     for method in findings.METHODS:
-        rows += [artifacts.row(method, f"all-classes-{m}", v, "points", sites="each")
+        rows += [artifacts.row(method, f"all-classes-{m}", v, "points", sites="each", n=10)
                  for m, v in (("forgotten-mean", 1), ("forgotten-worst", worst),
                               ("change-mean", -seed), ("change-worst", -2 - seed))]
         rows += [artifacts.row(method, f"time-{m}", 0.5, "s") for m in ("select", "edit")]
@@ -102,15 +102,25 @@ def seeds_record(seed, worst, **parameters):
     return made("seeds", f"{seed}{parameters}", rows, seed=seed, **parameters)
 
 
-def test_networks_side_by_side(use):
-    use([seeds_record(0, 3), seeds_record(1, 5), seeds_record(0, 9, architecture="vgg16")])
+def test_networks_side_by_side(use, monkeypatch):
+    page = [artifacts.row("soft", "accuracy", 0.1, split="forgotten-test", forget="cat", n=1000)]
+    use([seeds_record(0, 3), seeds_record(1, 5), seeds_record(0, 9, architecture="vgg16"),
+         made("soft-pruning", "abc", page)])
     narrow, other = findings.networks("cifar10")
     assert (narrow["n"], other["n"], other["architecture"]) == (2, 1, "vgg16")
     assert narrow["test"] == pytest.approx(0.9) and narrow["parameters"] == 1000
+    assert narrow["best"]["classes"] == 10
     assert narrow["best"]["worst"] == 5 and narrow["best"]["change"] == pytest.approx(-0.5)
     assert narrow["best"]["change-worst"] == -3 and narrow["best"]["request"] == 1.0
     assert narrow["inside"]["forgotten"] == 7 and narrow["calibrated"]["prepare"] == 4
     assert findings.networks("digits") == []
+    # on the page: a mean of one percent left is not forgotten
+    monkeypatch.setattr(book, "pages", lambda: ["cifar10", "digits"])
+    monkeypatch.setattr(book, "page_key", lambda d, stage="": "abc")
+    assert findings.side_by_side() == ["cifar10"]
+    assert not findings.met("cifar10", narrow["best"])
+    good = {"forgotten": 0.02, "worst": 1.0, "change": -0.4, "change-worst": -0.9}
+    assert findings.met("cifar10", good) and not findings.met("cifar10", good | {"worst": 1.1})
     found = findings.refitted("cifar10")
     assert [(r["architecture"], r["seed"]) for r in found] == [
         ("resnet18", 0), ("resnet18", 1), ("vgg16", 0)]

@@ -108,7 +108,8 @@ def networks(dataset: str) -> list[dict]:
         (share; mean over seeds), `parameters` (numbers in the network), and a dict a method
         (`soft`, `hard`, `calibrated`, `best`, `inside`: `best` under the untouched classifier):
         how many `classes`, `forgotten`, `change` (means over classes and seeds), `worst`,
-        `change-worst` (of all), in points, and `request`, `prepare` in seconds (`prepare` for fitted gates).
+        `change-worst` (of all), in points, and `request`, `prepare` in seconds (`prepare` for
+        fitted gates).
     """
     kinds = ("architecture", "width", "penalty", "profile", "epochs")
     groups: dict[tuple, list[dict]] = {}
