@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 import torch
 
-from softprune import ladder, models, pruning, requests
+from softprune import evaluation, ladder, models, pruning, requests
 from softprune.errors import UserError
 
 QUICK = {"steps": 60, "rate": 0.1, "rounds": 3, "pool": 400}
@@ -127,3 +127,43 @@ def test_reused_prefixes_give_the_outputs_of_the_whole_network(smoke):
             whole = evaluation.predict(smoke.model, pixels, smoke.images.mean, smoke.images.std)
         torch.testing.assert_close(features, whole[0], rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(logits, whole[1], rtol=1e-4, atol=1e-4)
+
+
+def test_options_that_are_not_used_leave_no_mark():
+    plain = ladder.FitOptions()
+    assert not {"most", "under"} & plain.told().keys() and plain.told()["seed"] == 0
+    other = ladder.FitOptions(most=3.0, under=0.3)
+    assert ladder.FitOptions(**other.told()) == other
+    assert other.told().keys() - plain.told().keys() == {"most", "under"}
+
+
+def test_features_read_by_the_classifier_are_what_the_gated_network_answers(smoke):
+    fitter = ladder.Fitter(smoke.model, smoke.images,
+                           dataclasses.replace(ladder.FitOptions(), sites="all", pool=100))
+    fitter.fast = False
+    gates = {s.name: torch.rand(s.channels) + 0.5 for s in fitter.sites}
+    with pruning.gated(smoke.model, gates), torch.no_grad():
+        whole = torch.cat([smoke.model(x) for x, _ in evaluation.batches(
+            fitter.pixels[:50], smoke.images.mean, smoke.images.std, fitter.device)])
+    parts = fitter.answer(gates, fitter.before(fitter.pixels[:50])).detach()
+    assert (whole - parts).abs().max() < 0.03  # maps are kept in half precision
+    under = smoke.model.fc(fitter.features(gates, fitter.before(fitter.pixels[:50])))
+    assert (under - parts).abs().max() > 0.1
+
+
+def test_gates_may_turn_up_and_push_the_class_out_under_the_untouched_classifier(smoke):
+    def inside(gates):
+        left = {name: g for name, g in gates.items() if name != smoke.last}
+        logits, labels = smoke.gated_outputs(left, "test")[1], smoke.images.test_labels
+        return requests.retained_and_forgotten(logits, labels, (3,))[1]
+
+    plain = dataclasses.replace(ladder.FitOptions(), sites="all", **QUICK)
+    told = ladder.Fitter(smoke.model, smoke.images,
+                         dataclasses.replace(plain, most=3.0, under=1.0)).fit(3)
+    asked = ladder.Fitter(smoke.model, smoke.images, plain).fit(3)
+    assert max(float(g.max()) for g in asked.values()) <= 1
+    assert 1 < max(float(g.max()) for g in told.values()) <= 3
+    assert min(float(g.min()) for g in told.values()) >= 0
+    assert inside(told) < 0.05 and inside(told) <= inside(asked)
+    logits = smoke.gated_outputs(told, "test")[1]
+    assert requests.retained_and_forgotten(logits, smoke.images.test_labels, (3,))[1] < 0.05

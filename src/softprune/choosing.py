@@ -45,9 +45,14 @@ AXES: dict[str, list[list[dict]]] = {
     ],
 }
 
-# dearer: gates at every site, with margins between; where many classes share the features
+# dearer, where many classes share the features: gates that may turn channels up, at the last site
+# too, while the class is pushed out under the untouched classifier; then gates at every site
 FURTHER: dict[str, list[list[dict]]] = {
-    "best": [[{"sites": "all", "keep": "teacher", "margin": m} for m in (1.0, 0.7, 0.5)]],
+    "best": [
+        [{"sites": "late,last", "keep": "teacher", "margin": 1.5, "pool": 6000, "most": 3.0,
+          "under": u} for u in (0.3, 0.7)],
+        [{"sites": "all", "keep": "teacher", "margin": m} for m in (1.0, 0.7, 0.5)],
+    ],
 }
 
 
@@ -189,7 +194,7 @@ def choose(bench: requests.Bench, rung: str, log=None, axes: list | None = None)
         rows += [artifacts.row(rung, metric, 100 * t[k], "points", n=t["n"], **said)
                  for metric, k in _METRICS.items()]
         rows.append(artifacts.row(rung, "trial-time-prepare", t["seconds"], "s", n=t["n"], **said))
-        extra.append(dataclasses.asdict(t["options"]) | {"chosen": t["options"] == best})
+        extra.append(t["options"].told() | {"chosen": t["options"] == best})
     artifacts.write_record("ladder", key, parameters, rows,
                            artifacts.provenance(time.perf_counter() - began), {"trials": extra})
     remember(bench.images.name, rung, best, key)
@@ -217,8 +222,8 @@ def known_trials(parameters: dict, key: str) -> list[dict]:
 
 def remember(dataset: str, rung: str, best: FitOptions, key: str) -> None:
     """Write a choice into `data/ladder.json`: what differs from the rung's base, and the record."""
-    base = dataclasses.asdict(ladder.base(rung, dataset))
-    moved = {k: v for k, v in dataclasses.asdict(best).items() if v != base[k]}
+    base = ladder.base(rung, dataset).told()
+    moved = {k: v for k, v in best.told().items() if v != base.get(k)}
     path = paths.root() / "data" / "ladder.json"
     chosen = json.loads(path.read_text()) if path.exists() else {}
     chosen.setdefault(dataset, {})[rung] = {"set": moved, "record": key}

@@ -273,15 +273,13 @@ def _fit(arguments) -> None:
 
 
 def _choose_setting(bench, rung: str) -> None:
-    import dataclasses
-
     from softprune import choosing, ladder
 
-    base = dataclasses.asdict(ladder.base(rung, bench.images.name))
+    base = ladder.base(rung, bench.images.name).told()
 
     def told(options) -> str:
-        return ", ".join(f"{k}={v}" for k, v in dataclasses.asdict(options).items()
-                         if v != base[k]) or "base"
+        return ", ".join(f"{k}={v}" for k, v in options.told().items()
+                         if v != base.get(k)) or "base"
 
     def log(t):
         print(f"{told(t['options']):40} left {100 * t['left']:5.2f} %  others "

@@ -14,6 +14,7 @@ matrices of WF-Net (Poppi et al., 2024).
 import copy
 import dataclasses
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -56,6 +57,18 @@ class FitOptions:
     rounds: int = 3
     left: float = 0.01
     seed: int = 0
+    # the largest gate: above 1 a channel may also be turned up, which makes good what closing
+    # others took from classes that share them
+    most: float = 1.0
+    # with gates at the last site and inside: the class's logit under the untouched classifier is
+    # to lie this far below too; -inf asks for nothing
+    under: float = -math.inf
+
+    def told(self) -> dict:
+        """As a dict for marks and records; `most` and `under` only where they are used, so that
+        gates stored before there were any are still found."""
+        unused = {"most": 1.0, "under": -math.inf}
+        return {k: v for k, v in dataclasses.asdict(self).items() if unused.get(k) != v}
 
 
 def base(rung: str, dataset: str) -> FitOptions:
@@ -124,7 +137,8 @@ class Fitter:
         self.sites = models.choose_sites(model, options.sites)
         self.device = next(model.parameters()).device
         self.fast = devices.has_fast_bfloat16(self.device)
-        self.at_head = [s.name for s in self.sites] == [model.sites()[-1].name]
+        self.last = model.sites()[-1].name
+        self.at_head = [s.name for s in self.sites] == [self.last]
         parts = model.parts()
         self.prefix, self.suffix = (parts, []) if self.at_head else models.split_at(
             model, self.sites)
@@ -137,7 +151,7 @@ class Fitter:
     def turned(self, options: FitOptions) -> "Fitter":
         """A fitter with other options, which shares the maps where they are the same."""
         sites = models.choose_sites(self.model, options.sites)
-        at_head = [s.name for s in sites] == [self.model.sites()[-1].name]
+        at_head = [s.name for s in sites] == [self.last]
         first = len(self.prefix) if at_head else len(models.split_at(self.model, sites)[0])
         now = (at_head, first, options.pool, options.seed)
         if now != (self.at_head, len(self.prefix), self.options.pool, self.options.seed):
@@ -175,15 +189,23 @@ class Fitter:
 
     def answer(self, gates: pruning.Gates, maps: Tensor) -> Tensor:
         """Logits (N, C) under gates, from the maps in front of them."""
+        return self.read(self.features(gates, maps), gates)
+
+    def features(self, gates: pruning.Gates, maps: Tensor) -> Tensor:
+        """Pooled features (N, d) under the gates inside: the last one only scales them."""
         if self.at_head:
-            return self.model.fc(maps.float() * gates[self.sites[0].name])
+            return maps.float()
         autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.fast)
-        with autocast, pruning.gated(self.model, gates):
-            features = models.run(self.suffix, maps.float())
-        return self.model.fc(features.float())
+        inside = {name: g for name, g in gates.items() if name != self.last}
+        with autocast, pruning.gated(self.model, inside):
+            return models.run(self.suffix, maps.float()).float()
+
+    def read(self, features: Tensor, gates: pruning.Gates) -> Tensor:
+        """Logits (N, C) from features, through the last gate if there is one."""
+        return self.model.fc(features * gates[self.last] if self.last in gates else features)
 
     def fit(self, cls: int) -> pruning.Gates:
-        """Gates of one class: float32 (J,) in [0, 1] at every site.
+        """Gates of one class: float32 (J,) in [0, `most`] at every site.
 
         Retained images keep their cross-entropy, images of the class get a hinge on its margin.
         """
@@ -201,19 +223,23 @@ class Fitter:
                     group["lr"] = o.rate * (1 - step / o.steps)
                 r = kept[torch.randint(len(kept), (o.retained,), generator=generator)]
                 f = torch.randint(len(own), (o.forgotten,), generator=generator)
-                z = self.answer(gates, torch.cat([self.pool[r], own[f]]))
+                features = self.features(gates, torch.cat([self.pool[r], own[f]]))
+                z = self.read(features, gates)
                 if o.keep == "labels":
                     loss = F.cross_entropy(z[: o.retained], self.pool_labels[r].to(device))
                 else:
                     loss = masked_divergence(z[: o.retained], self.teacher[r], cls).mean()
                 loss = loss + weight * hinge(z[o.retained :], cls, o.margin).mean()
+                if o.under > -math.inf:
+                    under = self.model.fc(features[o.retained :])
+                    loss = loss + weight * hinge(under, cls, o.under).mean()
                 loss = loss + o.pull * sum((1 - g).square().sum() for g in gates.values())
                 solver.zero_grad()
                 loss.backward()
                 solver.step()
                 with torch.no_grad():
                     for g in gates.values():
-                        g.clamp_(0, 1)
+                        g.clamp_(0, o.most)
             if self.recognised(gates, own, cls) <= o.left:
                 break
             weight *= 2
@@ -245,7 +271,7 @@ def prepare(
     """
     wanted = options(rung, images.name)
     path = artifacts.companion(checkpoint, f"gates-{rung}")
-    mark = {"options": json.dumps(dataclasses.asdict(wanted), sort_keys=True),
+    mark = {"options": json.dumps(wanted.told(), sort_keys=True),
             "weights": artifacts.sha256(checkpoint)}
     stored, seconds = load_gates(path, mark) if path.exists() else ({}, {})
     fitter = None
