@@ -39,15 +39,18 @@ def use(monkeypatch, tmp_path):
 
 def test_trials_are_told_in_order_with_the_chosen_one(use):
     tried = [BASE | {"margin": 0.5, "chosen": False}, BASE | {"weight": 9.0, "chosen": False},
-             BASE | {"sites": "late,last", "chosen": True}]
+             BASE | {"sites": "late,last", "most": 3.0, "under": 0.3, "chosen": True}]
     rows = trial_rows(0, 0.5, 0.5, -2) + trial_rows(1, 3, 3, -1) + trial_rows(2, 0.2, 40, -0.1)
     record = made("ladder", "abc", rows, {"trials": tried})
     use([record], {"cifar10": {"best": {"set": {}, "record": "abc"}}})
     first, second, third = findings.trials("cifar10", "best")
     assert first["setting"] == "margin 0.5, keep teacher, sites late" and first["n"] == 5
     assert second["setting"].endswith("weight 9") and not second["chosen"]
+    assert third["setting"].endswith("sites late,last, most 3, under 0.3")
     assert third["chosen"] and third["inside"] == 40 and third["worst"] == 0.4
     assert findings.trials("cifar10", "calibrated") == []
+    assert findings.searched("cifar10") == record["parameters"]
+    assert findings.searched("cifar10", "calibrated") is None
     assert findings.inside_only("cifar10")["change"] == -2, "the rule: at most one percent left"
 
 

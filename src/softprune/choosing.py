@@ -50,7 +50,7 @@ AXES: dict[str, list[list[dict]]] = {
 FURTHER: dict[str, list[list[dict]]] = {
     "best": [
         [{"sites": "late,last", "keep": "teacher", "margin": 1.5, "pool": 6000, "most": 3.0,
-          "under": u} for u in (0.3, 0.7)],
+          "under": u} for u in (0.3, 0.5, 0.7)],
         [{"sites": "all", "keep": "teacher", "margin": m} for m in (1.0, 0.7, 0.5)],
     ],
 }

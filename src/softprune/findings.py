@@ -16,28 +16,43 @@ def chosen() -> dict:
     return json.loads(path.read_text()) if path.exists() else {}
 
 
-def trials(dataset: str, rung: str) -> list[dict]:
-    """What the choice of a rung's setting tried, in order; [] where none was made.
-
-    Returns:
-        Dicts with `setting` (what is not the base's), `chosen`, `n`, and in points `forgotten`,
-        `worst`, `inside`, `change`.
+def _choice(dataset: str, rung: str) -> dict | None:
+    """The record of the trials that a rung's setting was chosen from; None where none was.
 
     Raises:
         UserError: the choice names a record that is not there.
     """
     entry = chosen().get(dataset, {}).get(rung)
     if entry is None:
-        return []
+        return None
     found = [r for r in book.records() if (r["stage"], r["key"]) == ("ladder", entry["record"])]
     if not found:
         raise UserError(f"no run record {entry['record']} for the {rung} rung of {dataset}: "
                         f"type `softprune fit --choose --dataset {dataset} --rung {rung}`")
-    value = {(r["gate"], r["metric"]): r for r in found[0]["rows"]}
+    return found[0]
+
+
+def searched(dataset: str, rung: str = "best") -> dict | None:
+    """The training configuration of the network that a setting was chosen with."""
+    record = _choice(dataset, rung)
+    return record["parameters"] if record else None
+
+
+def trials(dataset: str, rung: str) -> list[dict]:
+    """What the choice of a rung's setting tried, in order; [] where none was made.
+
+    Returns:
+        Dicts with `setting` (what is not the base's), `chosen`, `n`, and in points `forgotten`,
+        `worst`, `inside`, `change`.
+    """
+    record = _choice(dataset, rung)
+    if record is None:
+        return []
+    value = {(r["gate"], r["metric"]): r for r in record["rows"]}
     names = {"forgotten": "forgotten-mean", "worst": "forgotten-worst", "inside": "inside-mean",
              "change": "change-mean"}
     made = []
-    for number, options in enumerate(found[0]["extra"]["trials"]):
+    for number, options in enumerate(record["extra"]["trials"]):
         at = {k: value[f"trial-{number}", f"trial-{m}"] for k, m in names.items()}
         made.append({k: r["value"] for k, r in at.items()} | {
             "setting": setting(rung, dataset, options), "chosen": options["chosen"],
@@ -222,5 +237,6 @@ def helpers() -> dict:
     """What pages may call."""
     return {"trials": trials, "inside_only": inside_only, "over_seeds": over_seeds,
             "beside_retrained": beside_retrained, "networks": networks, "refitted": refitted,
-            "sequence_ends": sequence_ends, "side_by_side": side_by_side, "met": met,
+            "sequence_ends": sequence_ends, "searched": searched, "side_by_side": side_by_side,
+            "met": met,
             "rungs": ladder.RUNGS, "limit": choosing.LIMIT, "loss": choosing.LOSS}
