@@ -49,3 +49,16 @@ def test_headlines_come_from_their_own_records(monkeypatch):
     assert (half["width"], full["width"], half["prepare"], half["forget"]) == (32, 64, 12, "cat")
     assert [b["met"] for b in half["bars"]] == [True] * 3
     assert [b["met"] for b in full["bars"]] == [False, True, True]
+
+
+def test_fractions_are_read_from_the_pages_list_of_methods(monkeypatch, tmp_path):
+    import nbformat
+
+    text = ("soft             reads at request: table              fraction=0.15\n"
+            "hard             reads at request: table              fraction=0.05\n"
+            "cse              reads at request: table              alpha=0, fraction=0.25\n")
+    cell = nbformat.v4.new_code_cell("", outputs=[nbformat.v4.new_output(
+        "stream", name="stdout", text=text)])
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "page.ipynb")
+    monkeypatch.setattr(comparisons.notebooks, "published", lambda *a: tmp_path / "page.ipynb")
+    assert comparisons.plain_fractions("any") == {"soft": 0.15, "hard": 0.05}

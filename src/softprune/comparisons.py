@@ -1,8 +1,10 @@
 """Numbers of the head-to-head page, from its run records; figures of other papers beside them."""
 
 import functools
+import re
 import statistics
 
+import nbformat
 import yaml
 
 from softprune import book, catalog, notebooks, paths
@@ -77,6 +79,14 @@ def compared_turns(dataset: str) -> list[dict]:
         for k in book.TURN} for r in _rows(dataset, **where, metric="all-classes-forgotten-mean")]
 
 
+def plain_fractions(dataset: str) -> dict[str, float]:
+    """The fractions of `soft` and `hard` that the published page prints in its list of methods."""
+    page = nbformat.read(notebooks.published("head-to-head", dataset), 4)
+    text = "\n".join(o.get("text", "") for c in page.cells for o in c.get("outputs", []))
+    found = re.findall(r"^(soft|hard) .*fraction=([0-9.]+)", text, re.MULTILINE)
+    return {method: float(value) for method, value in found}
+
+
 def seed_floor(dataset: str) -> float | None:
     """Mean confusion distance of networks retrained from other seeds; None if there are none."""
     found = _rows(dataset, method="retrained", metric="js-confusion-seeds")
@@ -145,7 +155,7 @@ def beside_reported(dataset: str) -> list[dict]:
 def globals_for_pages() -> dict:
     """What pages may call."""
     own = (compared, compared_methods, compared_row, compared_turns, speed_bar, headlines, reported,
-           beside_reported, tuning_of, seed_floor)
+           plain_fractions, beside_reported, tuning_of, seed_floor)
     return {f.__name__: f for f in own} | {"compared_classes": classes}
 
 
