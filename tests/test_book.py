@@ -32,6 +32,13 @@ def test_every_page_of_the_contents_is_there_with_one_title(html):
     assert len(set(titles)) == len(titles), "two pages have one title"
 
 
+def test_every_published_page_is_in_the_contents():
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    files = {c["file"] for part in toc["parts"] for c in part["chapters"]}
+    pages = {str(p.relative_to(ROOT / "book").with_suffix("")) for p in ROOT.glob("book/*/*.ipynb")}
+    assert pages and pages <= files
+
+
 def test_nothing_is_loaded_from_elsewhere(html):
     for page, soup in parsed(html):
         loads = [tag.get("src") for tag in soup(["script", "img", "iframe"])]
