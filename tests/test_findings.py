@@ -49,6 +49,7 @@ def test_trials_are_told_in_order_with_the_chosen_one(use):
     assert third["setting"].endswith("sites late,last, most 3, under 0.3")
     assert third["chosen"] and third["inside"] == 40 and third["worst"] == 0.4
     assert findings.trials("cifar10", "calibrated") == []
+    assert not findings.trials_meet("cifar10"), "what forgets enough costs too much, or hides"
     assert findings.searched("cifar10") == record["parameters"]
     assert findings.searched("cifar10", "calibrated") is None
     assert findings.inside_only("cifar10")["change"] == -2, "the rule: at most one percent left"

@@ -6,8 +6,12 @@ from softprune import artifacts, inturn, ladder, requests, training
 
 
 @pytest.fixture
-def own_gates(smoke):
-    """Gates that this test stores are not left for others."""
+def quick(smoke, monkeypatch, own_results):
+    """A quick fit, one retrained reference; the gates stored are not left for other tests."""
+    monkeypatch.setattr(ladder.Fitter, "fit", lambda self, c: {
+        s.name: smoke.gates((c,), sites=s.name, fraction=0.3, gate="hard")[s.name]
+        for s in self.sites})
+    training.train(training.configure("digits", "smoke", without=("three",)))
     paths_ = [artifacts.companion(smoke.checkpoint, f"gates-{rung}") for rung in ladder.RUNGS]
     kept = {p: p.read_bytes() for p in paths_ if p.exists()}
     yield
@@ -17,12 +21,7 @@ def own_gates(smoke):
             p.write_bytes(kept[p])
 
 
-def test_a_seed_gives_a_record_that_agrees_with_the_requests(
-        smoke, own_gates, monkeypatch, own_results):
-    monkeypatch.setattr(ladder.Fitter, "fit", lambda self, c: {
-        s.name: smoke.gates((c,), sites=s.name, fraction=0.3, gate="hard")[s.name]
-        for s in self.sites})
-    training.train(training.configure("digits", "smoke", without=("three",)))
+def test_a_seed_gives_a_record_that_agrees_with_the_requests(smoke, quick):
     inturn.measure(smoke)
     record, = artifacts.read_records("digits", "smoke", "seeds")
     value = {(r["method"], r["metric"], r.get("forget")): r["value"] for r in record["rows"]
@@ -52,11 +51,7 @@ def test_a_seed_gives_a_record_that_agrees_with_the_requests(
 
 
 def test_gates_are_fitted_for_some_classes_and_those_with_a_reference(
-        smoke, own_gates, monkeypatch, own_results):
-    monkeypatch.setattr(ladder.Fitter, "fit", lambda self, c: {
-        s.name: smoke.gates((c,), sites=s.name, fraction=0.3, gate="hard")[s.name]
-        for s in self.sites})
-    training.train(training.configure("digits", "smoke", without=("three",)))
+        smoke, quick):
     smoke.stored.clear()
     inturn.measure(smoke, every=5)
     assert sorted(smoke.stored["best"]) == [0, 3, 5]

@@ -60,6 +60,13 @@ def trials(dataset: str, rung: str) -> list[dict]:
     return made
 
 
+def trials_meet(dataset: str, rung: str = "best") -> bool:
+    """Whether some trial fulfils the rule's first line, `choosing.fulfils`."""
+    return any(choosing.fulfils({"left": max(t["forgotten"], t["inside"]) / 100,
+                                 "change-mean": t["change"] / 100})
+               for t in trials(dataset, rung))
+
+
 def inside_only(dataset: str) -> dict | None:
     """Of what was tried for `best` without the last site, the trial that the rule would take."""
     tried = [t for t in trials(dataset, "best") if "last" not in t["setting"].split("sites ")[1]]
@@ -237,6 +244,6 @@ def helpers() -> dict:
     """What pages may call."""
     return {"trials": trials, "inside_only": inside_only, "over_seeds": over_seeds,
             "beside_retrained": beside_retrained, "networks": networks, "refitted": refitted,
-            "sequence_ends": sequence_ends, "searched": searched, "side_by_side": side_by_side,
-            "met": met,
+            "sequence_ends": sequence_ends, "searched": searched, "trials_meet": trials_meet,
+            "side_by_side": side_by_side, "met": met,
             "rungs": ladder.RUNGS, "limit": choosing.LIMIT, "loss": choosing.LOSS}
