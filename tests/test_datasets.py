@@ -227,6 +227,19 @@ def test_batched_augmentation_agrees_with_one_image_at_a_time(pad):
     assert torch.equal(fast, datasets.crop_flip_reference(images, dy, dx, flip, pad))
 
 
+@pytest.mark.parametrize("side", [1, 2, 5, 30])
+def test_cutout_agrees_with_one_image_at_a_time(side):
+    generator = torch.Generator().manual_seed(side)
+    images = torch.randn(9, 3, 8, 11, generator=generator)
+    y = torch.randint(8, (9,), generator=generator)
+    x = torch.randint(11, (9,), generator=generator)
+    slow = images.clone()
+    for image, cy, cx in zip(slow, y.tolist(), x.tolist(), strict=True):
+        top, left = cy - side // 2, cx - side // 2
+        image[:, max(0, top) : top + side, max(0, left) : left + side] = 0
+    assert torch.equal(datasets.cutout(images, y, x, side), slow)
+
+
 def test_normalise_by_hand():
     out = datasets.normalise(torch.full((1, 1, 2, 2), 255, dtype=torch.uint8), (0.5,), (0.25,))
     assert out.flatten().tolist() == pytest.approx([2.0] * 4)

@@ -32,7 +32,8 @@ def test_configuration_round_trip_and_names():
 
 
 @pytest.mark.parametrize("bad", [{"width": 0}, {"penalty": "x"}, {"architecture": "vgg"},
-                                 {"lr": 1}, {"strength": -1.0}])
+                                 {"lr": 1}, {"strength": -1.0},
+                                 {"cutout": -1}, {"pad": -1}])
 def test_bad_options_are_refused(bad):
     with pytest.raises(UserError):
         training.configure("digits", "smoke", **bad)
@@ -42,6 +43,20 @@ def test_sides_follow_the_share_of_the_run():
     config = training.configure("cifar10", "laptop")
     sides = [training.side_at(config, e) for e in range(config.epochs)]
     assert sides == [16] * 8 + [24] * 12 + [0] * 12  # to a quarter, to three fifths, to the end
+
+
+def test_cutout_greys_what_the_batches_otherwise_have(digits):
+    """The same crops in the same order; a configuration without it is told as before it existed."""
+    plain = training.configure("digits", "smoke")
+    assert "cutout" not in plain.as_dict()
+    holed = dataclasses.replace(plain, cutout=4)
+    assert training.TrainConfig.from_dict(holed.as_dict()) == holed
+    told = [plain, holed]
+    pixels, labels = digits.split("train")
+    (a, _), (b, _) = (next(training.epoch_batches(c, pixels, labels, (0.0,), (1.0,), 0))
+                      for c in told)
+    lost = a != b
+    assert 0 < lost.double().mean() < 0.5 and (b[lost] == 0).all()
 
 
 def test_killed_and_resumed_ends_in_the_same_weights(own_results):

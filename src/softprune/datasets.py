@@ -216,6 +216,25 @@ def crop_flip(
     return images.reshape(n, c, h * w).gather(2, index).view(n, c, h, w)
 
 
+def cutout(images: torch.Tensor, y: torch.Tensor, x: torch.Tensor, side: int) -> torch.Tensor:
+    """Grey out a square of each normalised image (DeVries & Taylor, 2017): 0 is the mean colour.
+
+    Args:
+        images: float (N, C, H, W). y, x: int64 (N,), the square's middle; at a border it is cut.
+
+    Example:
+        >>> cutout(torch.ones(1, 1, 3, 4), torch.tensor([0]), torch.tensor([3]), 2)[0, 0].tolist()
+        [[1.0, 1.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0], [1.0, 1.0, 1.0, 1.0]]
+    """
+    def within(middle: torch.Tensor, length: int) -> torch.Tensor:
+        start = middle[:, None] - side // 2
+        at = torch.arange(length, device=middle.device)
+        return (at >= start) & (at < start + side)
+
+    hole = within(y, images.shape[2])[:, None, :, None] & within(x, images.shape[3])[:, None, None]
+    return images.masked_fill(hole, 0)
+
+
 def crop_flip_reference(images, dy, dx, flip, pad: int) -> torch.Tensor:
     """`crop_flip`, one image at a time with torch's own padding."""
     out = []

@@ -63,6 +63,8 @@ class TrainConfig:
     # pixels of reflected padding for random crops
     pad: int = 2
     flip: bool = True
+    # side in pixels of a square that is greyed out in each training image
+    cutout: int = 0
     # (until this share of the run, at this image side): small images first save time
     sides: tuple[tuple[float, int], ...] = ()
     # images a class and split; 0 is all of them
@@ -71,7 +73,8 @@ class TrainConfig:
     def __post_init__(self):
         choose("architecture", self.architecture, models.ARCHITECTURES)
         choose("penalty", self.penalty, orthogonality.PENALTIES)
-        for name, low in (("width", 1), ("epochs", 1), ("batch_size", 2), ("seed", 0)):
+        for name, low in (("width", 1), ("epochs", 1), ("batch_size", 2), ("seed", 0),
+                          ("pad", 0), ("cutout", 0)):
             if getattr(self, name) < low:
                 raise UserError(f"{name}={getattr(self, name)}: expected a whole number >= {low}")
         for name in ("strength", "peak_lr", "weight_decay"):
@@ -89,8 +92,10 @@ class TrainConfig:
         return f"{self.architecture}-w{self.width}-{penalty}-s{self.seed}{left_out}"
 
     def as_dict(self) -> dict:
-        """JSON-able, tuples as lists."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
+        """JSON-able, tuples as lists; without `cutout` where none is used, so that what was
+        trained before there was any is still found."""
+        values = json.loads(json.dumps(dataclasses.asdict(self)))
+        return values if self.cutout else {k: v for k, v in values.items() if k != "cutout"}
 
     @classmethod
     def from_dict(cls, values: dict) -> "TrainConfig":
@@ -188,6 +193,7 @@ def epoch_batches(
     # each image is mirrored in every other epoch, never twice in a row (airbench)
     first = torch.rand(n, generator=torch.Generator().manual_seed(config.seed)) < 0.5
     flip = (first.to(device) ^ bool(epoch % 2)) & config.flip
+    squares = torch.randint(images.shape[-1], (2, n), generator=generator).to(device)
     side = side_at(config, epoch)
     size = min(config.batch_size, n)
     for start in range(0, n - size + 1, size):
@@ -196,6 +202,8 @@ def epoch_batches(
             images[index], shifts[0, index], shifts[1, index], flip[index], config.pad
         )
         batch = datasets.normalise(batch, mean, std)
+        if config.cutout:
+            batch = datasets.cutout(batch, *squares[:, index], config.cutout)
         if side and side != batch.shape[-1]:
             batch = F.interpolate(batch, size=(side, side), mode="bilinear", antialias=True)
         yield batch, labels[index]
