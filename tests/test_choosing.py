@@ -100,9 +100,9 @@ def spy(method, seen):
 def test_a_mask_of_the_head_is_not_taken_for_forgetting(smoke, monkeypatch):
     """Gates at the last site do nothing under the untouched classifier: `left` says so."""
     monkeypatch.setattr(ladder.Fitter, "fit", lambda self, c: {
-        "conv2": smoke.gates((c,), sites="conv2", fraction=0.05, gate="constant", alpha=1.0)[
+        "conv2": smoke.gates(c, sites="conv2", fraction=0.05, gate="constant", alpha=1.0)[
             "conv2"],
-        "conv3": smoke.gates((c,), fraction=1.0, gate="hard")["conv3"]})
+        "conv3": smoke.gates(c, fraction=1.0, gate="hard")["conv3"]})
     options = dataclasses.replace(ladder.base("best", "digits"), sites="conv2,conv3")
     made = choosing.judge(ladder.Fitter(smoke.model, smoke.images, options), smoke, [3])
     _, base, labels = smoke.outputs("validation")
@@ -120,7 +120,7 @@ def test_a_hopeless_trial_is_not_carried_on(smoke, monkeypatch):
                             lambda self, c, k=kind, f=fitted: f.append(c) or harm[k])
         fitter = ladder.Fitter(smoke.model, smoke.images, ladder.base("calibrated", "digits"))
         made = choosing.judge(fitter, smoke, [1, 2, 3])
-        assert made["n"] == n and fitted == [1, 2, 3][:n], kind
+        assert made["n"] == n and fitted == [(1,), (2,), (3,)][:n], kind
 
 
 def test_the_choice_is_recorded_remembered_and_used(smoke, monkeypatch, own_root, capsys):
@@ -168,13 +168,13 @@ def test_a_turned_fitter_shares_maps_and_fits_what_a_new_one_fits(smoke):
     short = {"steps": 4, "rounds": 1, "pool": 200}
     first = ladder.Fitter(smoke.model, smoke.images, dataclasses.replace(
         ladder.base("best", "digits"), **short))
-    first.fit(3)
+    first.fit((3,))
     for sites, margin, shared in (("inner", 2.0, True), ("inner,last", 1.0, True),
                                   ("conv2", 1.0, False), ("last", 1.0, False)):
         options = dataclasses.replace(first.options, sites=sites, margin=margin)
         turned, new = first.turned(options), ladder.Fitter(smoke.model, smoke.images, options)
         assert (turned.pool is first.pool) is shared and turned.at_head == new.at_head
-        ours, theirs = turned.fit(3), new.fit(3)
+        ours, theirs = turned.fit((3,)), new.fit((3,))
         assert ours.keys() == theirs.keys() == {s.name for s in turned.sites}
         for name in ours:
             assert (ours[name] == theirs[name]).all()

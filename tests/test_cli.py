@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from softprune import artifacts, cli, ladder, paths, training
+from softprune import artifacts, cli, ladder, paths, requests, training
 from softprune.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -107,6 +107,20 @@ def test_forget_folds_the_gates_that_were_fitted_for_these_weights(smoke, tmp_pa
     path.unlink()
     assert main(words) == 2 and "softprune fit --rung calibrated" in capsys.readouterr().err
     assert main([*words[:-1], str(source)]) == 2 and source.exists()
+
+
+def test_forget_fits_gates_for_all_classes_at_once(smoke, tmp_path, capsys):
+    source = training.find_checkpoint(training.configure("digits", "smoke"))
+    out = tmp_path / "t.safetensors"
+    words = ["forget", "--checkpoint", str(source), "--classes", "seven,three", "--rung",
+             "together", "--out", str(out)]
+    assert main(words) == 0
+    told = capsys.readouterr().out
+    assert "\nfit " in told and "forgotten test accuracy" in told
+    model, sidecar = artifacts.load_checkpoint(out)
+    assert sidecar["forgotten"] == ["seven", "three"]
+    gates = requests.Bench(source, smoke.images).together((3, 7))
+    torch.testing.assert_close(model.bn1.weight, smoke.model.bn1.weight * gates["conv1"])
 
 
 def test_fit_and_sweep_need_a_trained_model(capsys):

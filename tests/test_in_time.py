@@ -1,8 +1,10 @@
 """Requests that arrive one after another."""
 
+import dataclasses
+
 import pytest
 
-from softprune import plots, requests
+from softprune import ladder, plots, requests
 
 
 def test_a_sequence_is_one_request_for_all_so_far(smoke):
@@ -17,6 +19,22 @@ def test_a_sequence_is_one_request_for_all_so_far(smoke):
         before = requests.retained_and_forgotten(base, labels, forget)[0]
         wanted = {"classes": 3, "forgotten": gone, "change": pytest.approx(kept - before)}
         assert any(j == wanted for j in joint), "the order does not matter, only who was in it"
+
+
+def test_classes_fitted_together_go_in_any_order(smoke, monkeypatch):
+    quick = dataclasses.replace(ladder.options("best", "digits"), steps=60, rate=0.1, pool=400)
+    monkeypatch.setattr(smoke, "fitter", ladder.Fitter(smoke.model, smoke.images, quick),
+                        raising=False)
+    gates = smoke.method_gates("together", (7, 3))
+    assert smoke.method_gates("together", (3, 7)) is gates, "fitted twice"
+    _, before, labels = smoke.outputs("test")
+    kept, gone = requests.retained_and_forgotten(smoke.gated_outputs(gates, "test")[1], labels,
+                                                 (3, 7))
+    was, there = requests.retained_and_forgotten(before, labels, (3, 7))
+    assert gone < 0.2 < there and kept > was - 0.1
+    made = requests.several(smoke, "together", 2, draws=1, classes=(3, 7))
+    assert made["seconds"] > 0 and made["forgotten-mean"] == pytest.approx(gone)
+    assert "seconds" not in requests.several(smoke, "head-mask", 2, draws=1, classes=(3, 7))
 
 
 def test_a_head_mask_leaves_nothing_of_any(smoke):

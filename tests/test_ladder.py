@@ -11,19 +11,33 @@ QUICK = {"steps": 60, "rate": 0.1, "rounds": 3, "pool": 400}
 
 def test_hinge_by_hand():
     z = torch.tensor([[3.0, 1, 2], [0, 5, 1]])
-    assert ladder.hinge(z, 0, 2.0).tolist() == [3.0, 0.0]
-    assert ladder.hinge(z, 1, 0.0).tolist() == [0.0, 4.0]
+    assert ladder.hinge(z, (0,), 2.0).tolist() == [3.0, 0.0]
+    assert ladder.hinge(z, (1,), 0.0).tolist() == [0.0, 4.0]
+
+
+def test_hinge_of_several_classes_has_no_rival_among_them():
+    z = torch.tensor([[3.0, 1, 2], [0, 5, 1]])
+    assert ladder.hinge(z, (0, 2), 1.0).tolist() == [3.0, 0.0]
+
+
+def test_gates_that_turn_up_are_multiplied_and_others_take_the_minimum():
+    stored = {0: {"a": torch.tensor([0.5, 2.0])}, 1: {"a": torch.tensor([0.5, 0.5])},
+              2: {"a": torch.tensor([0.25, 1.0])}}
+    assert ladder.request(stored, (0, 1))["a"].tolist() == [0.25, 1.0]
+    assert ladder.request(stored, (1, 2))["a"].tolist() == [0.25, 0.5]
+    assert ladder.request(stored, (2, 1))["a"].tolist() == [0.25, 0.5]
+    assert ladder.request(stored, (0,))["a"].tolist() == [0.5, 2.0]
 
 
 def test_masked_divergence_is_zero_at_the_head_masks_answer_and_positive_elsewhere():
     teacher = torch.randn(5, 4)
     masked = teacher.clone()
     masked[:, 2] = -30.0  # as good as masked, and finite
-    assert ladder.masked_divergence(masked, teacher, 2).abs().max() < 1e-5
+    assert ladder.masked_divergence(masked, teacher, (2,)).abs().max() < 1e-5
     # by hand: the target is (1/2, 1/2) on the others, the answer 1/4 for each of four
     flat = torch.zeros(1, 3)
     expected = torch.log(torch.tensor(0.5 / (1 / 3)))
-    assert ladder.masked_divergence(flat, flat, 0).item() == pytest.approx(expected.item())
+    assert ladder.masked_divergence(flat, flat, (0,)).item() == pytest.approx(expected.item())
 
 
 def test_pick_is_balanced_and_seeded():
@@ -37,7 +51,7 @@ def test_pick_is_balanced_and_seeded():
 @pytest.mark.parametrize("rung", ladder.RUNGS)
 def test_a_rung_forgets_and_keeps_more_than_closing_at_random(smoke, rung):
     options = dataclasses.replace(ladder.options(rung, "digits"), **QUICK)
-    gates = ladder.Fitter(smoke.model, smoke.images, options).fit(3)
+    gates = ladder.Fitter(smoke.model, smoke.images, options).fit((3,))
     assert all(((g >= 0) & (g <= 1)).all() for g in gates.values())
     _, before, labels = smoke.outputs("test")
     kept, gone = requests.retained_and_forgotten(
@@ -159,8 +173,8 @@ def test_gates_may_turn_up_and_push_the_class_out_under_the_untouched_classifier
 
     plain = dataclasses.replace(ladder.FitOptions(), sites="all", **QUICK)
     told = ladder.Fitter(smoke.model, smoke.images,
-                         dataclasses.replace(plain, most=3.0, under=1.0)).fit(3)
-    asked = ladder.Fitter(smoke.model, smoke.images, plain).fit(3)
+                         dataclasses.replace(plain, most=3.0, under=1.0)).fit((3,))
+    asked = ladder.Fitter(smoke.model, smoke.images, plain).fit((3,))
     assert max(float(g.max()) for g in asked.values()) <= 1
     assert 1 < max(float(g.max()) for g in told.values()) <= 3
     assert min(float(g.min()) for g in told.values()) >= 0

@@ -114,7 +114,7 @@ def judge(fitter: ladder.Fitter, bench: requests.Bench, classes) -> dict:
     began = time.perf_counter()
     folded, inside = {}, {}
     for c in classes:
-        gates = fitter.fit(c)
+        gates = fitter.fit((c,))
         add(folded, bench, c, gates)
         if fitter.at_head or not bench.inside(gates).keys() < gates.keys():
             inside = folded

@@ -101,8 +101,9 @@ def build_parser() -> argparse.ArgumentParser:
     forget.add_argument("--checkpoint", required=True, metavar="PATH")
     forget.add_argument("--classes", required=True, metavar="CLASS,...")
     forget.add_argument("--out", required=True, metavar="PATH")
-    forget.add_argument("--rung", default="plain", metavar="plain|calibrated|best",
-                        help="gates by score and fraction, or those `softprune fit` stored")
+    forget.add_argument("--rung", default="plain", metavar="plain|calibrated|best|together",
+                        help="gates by score and fraction, those `softprune fit` stored, or fitted "
+                             "now for all classes at once (takes training images, and seconds)")
     forget.add_argument("--fraction", type=float, default=0.25)
     forget.add_argument("--gate", default="rank", metavar="rank|constant|proportional|hard")
     forget.add_argument("--score", default="difference", metavar="NAME")
@@ -399,7 +400,16 @@ def _why(arguments) -> None:
 
 
 def _forget(arguments) -> None:
-    from softprune import artifacts, channels, datasets, evaluation, ladder, models, pruning
+    from softprune import (
+        artifacts,
+        channels,
+        datasets,
+        evaluation,
+        ladder,
+        models,
+        pruning,
+        requests,
+    )
 
     out = Path(arguments.out)
     if out.resolve() == Path(arguments.checkpoint).resolve():
@@ -417,9 +427,17 @@ def _forget(arguments) -> None:
                         f"its table with it: take the original with --classes {both}")
     table = channels.load_table(artifacts.companion(checkpoint, "table"), model)
     sites = models.choose_sites(model, arguments.sites)
-    choose("rung", arguments.rung, ("plain", *ladder.RUNGS))
-    stored = {}
-    if arguments.rung != "plain":
+    choose("rung", arguments.rung, ("plain", *ladder.RUNGS, requests.TOGETHER))
+    stored, fitted = {}, None
+    if arguments.rung == requests.TOGETHER:
+        images = datasets.load(sidecar["config"]["dataset"])
+        bench = requests.Bench(checkpoint, images)
+        if images.data_hash != sidecar["data_hash"]:
+            raise UserError(f"{checkpoint.name} was trained on other data than the {images.name} "
+                            "that is here: expected its training images, to fit gates now")
+        with ledger.part("fit"):
+            fitted = bench.together(classes)
+    elif arguments.rung != "plain":
         path = artifacts.companion(checkpoint, f"gates-{arguments.rung}")
         if not path.exists():
             raise UserError(f"{path} is missing: type `softprune fit --rung {arguments.rung}` "
@@ -428,7 +446,9 @@ def _forget(arguments) -> None:
         if artifacts.load_tensors(path)[1].get("weights") != sidecar["sha256"]:
             raise UserError(f"{path.name} was fitted for other weights: type `softprune fit` again")
     with ledger.part("select"):
-        if stored:
+        if fitted:
+            gates = fitted
+        elif stored:
             gates = ladder.request(stored, classes)
         else:
             gates = pruning.make_gates(table, sites, classes, score=arguments.score,

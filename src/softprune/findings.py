@@ -187,7 +187,7 @@ def refitted(dataset: str) -> list[dict]:
                                        e["seed"]))
 
 
-def sequence_ends(methods=("head-mask", *METHODS)) -> list[dict]:
+def sequence_ends(methods=("head-mask", *METHODS, requests.TOGETHER)) -> list[dict]:
     """After the last of requests that arrived one after another, a row a page and method.
 
     Returns:

@@ -106,24 +106,25 @@ def pick(labels: Tensor, total: int, seed: int) -> Tensor:
     return torch.cat(chosen)
 
 
-def hinge(logits: Tensor, cls: int, margin: float) -> Tensor:
-    """max(0, margin + z_f - largest other logit), (N,): how far images of f are from leaving it.
+def hinge(logits: Tensor, forget: tuple[int, ...], margin: float) -> Tensor:
+    """max(0, margin + z_f - largest other logit), (N,): how far images are from leaving the
+    forgotten classes, z_f being the largest logit of those.
 
     Example:
-        >>> hinge(torch.tensor([3.0, 1, 2])[None], 0, 2.0).tolist()
+        >>> hinge(torch.tensor([3.0, 1, 2])[None], (0,), 2.0).tolist()
         [3.0]
     """
     rival = logits.clone()
-    rival[:, cls] = -torch.inf
-    return F.relu(margin + logits[:, cls] - rival.amax(1))
+    rival[:, list(forget)] = -torch.inf
+    return F.relu(margin + logits[:, list(forget)].amax(1) - rival.amax(1))
 
 
-def masked_divergence(logits: Tensor, teacher: Tensor, cls: int) -> Tensor:
-    """KL (N,) from the original's probabilities with the class masked to those of `logits`.
+def masked_divergence(logits: Tensor, teacher: Tensor, forget: tuple[int, ...]) -> Tensor:
+    """KL (N,) from the original's probabilities with the classes masked to those of `logits`.
 
     The target is what a head mask would answer; unlike a label it says how sure to be.
     """
-    others = [c for c in range(logits.shape[1]) if c != cls]
+    others = [c for c in range(logits.shape[1]) if c not in forget]
     goal = teacher[:, others].log_softmax(1)
     here = logits.log_softmax(1)[:, others]
     return (goal.exp() * (goal - here)).sum(1)
@@ -176,9 +177,10 @@ class Fitter:
         return torch.cat([self.answer(ones, m) for m in maps.split(500)])
 
     @torch.no_grad()
-    def recognised(self, gates: pruning.Gates, maps: Tensor, cls: int) -> float:
-        """Share of images that are still put into the class under gates."""
-        told = [self.answer(gates, m).argmax(1) == cls for m in maps.split(500)]
+    def recognised(self, gates: pruning.Gates, maps: Tensor, forget: tuple[int, ...]) -> float:
+        """Share of images that are still put into one of the classes under gates."""
+        told = [evaluation.is_forgotten(self.answer(gates, m).argmax(1), forget)
+                for m in maps.split(500)]
         return torch.cat(told).double().mean().item()
 
     @torch.inference_mode()
@@ -204,17 +206,17 @@ class Fitter:
         """Logits (N, C) from features, through the last gate if there is one."""
         return self.model.fc(features * gates[self.last] if self.last in gates else features)
 
-    def fit(self, cls: int) -> pruning.Gates:
-        """Gates of one class: float32 (J,) in [0, `most`] at every site.
+    def fit(self, forget: tuple[int, ...]) -> pruning.Gates:
+        """Gates of one class, or of several together: float32 (J,) in [0, `most`] at every site.
 
-        Retained images keep their cross-entropy, images of the class get a hinge on its margin.
+        Retained images keep their cross-entropy, images of the classes get a hinge on its margin.
         """
         o, device = self.options, self.device
         gates = {s.name: torch.ones(s.channels, device=device, requires_grad=True)
                  for s in self.sites}
-        kept = (self.pool_labels != cls).nonzero().squeeze(1)
-        own = self.own(cls)
-        generator = torch.Generator().manual_seed(o.seed * 1009 + cls)
+        kept = (~evaluation.is_forgotten(self.pool_labels, forget)).nonzero().squeeze(1)
+        own = torch.cat([self.own(c) for c in forget])
+        generator = torch.Generator().manual_seed(o.seed * 1009 + forget[0])
         weight = o.weight
         for _ in range(o.rounds):
             solver = torch.optim.Adam(list(gates.values()), lr=o.rate)
@@ -228,11 +230,11 @@ class Fitter:
                 if o.keep == "labels":
                     loss = F.cross_entropy(z[: o.retained], self.pool_labels[r].to(device))
                 else:
-                    loss = masked_divergence(z[: o.retained], self.teacher[r], cls).mean()
-                loss = loss + weight * hinge(z[o.retained :], cls, o.margin).mean()
+                    loss = masked_divergence(z[: o.retained], self.teacher[r], forget).mean()
+                loss = loss + weight * hinge(z[o.retained :], forget, o.margin).mean()
                 if o.under > -math.inf:
                     under = self.model.fc(features[o.retained :])
-                    loss = loss + weight * hinge(under, cls, o.under).mean()
+                    loss = loss + weight * hinge(under, forget, o.under).mean()
                 loss = loss + o.pull * sum((1 - g).square().sum() for g in gates.values())
                 solver.zero_grad()
                 loss.backward()
@@ -240,7 +242,7 @@ class Fitter:
                 with torch.no_grad():
                     for g in gates.values():
                         g.clamp_(0, o.most)
-            if self.recognised(gates, own, cls) <= o.left:
+            if self.recognised(gates, own, forget) <= o.left:
                 break
             weight *= 2
         return {name: g.detach().cpu() for name, g in gates.items()}
@@ -250,7 +252,11 @@ class Fitter:
 
 
 def request(stored: Stored, forget) -> pruning.Gates:
-    """Gates of a request for several classes: the elementwise minimum of theirs.
+    """Gates of a request for several classes, the same in whatever order they come.
+
+    Gates that only close: the elementwise minimum, since closing a channel twice takes more from
+    the others than it needs. Where one turns a channel up: the product, which is what folding
+    one request after another gives; a minimum would lose what one class's gates give back.
 
     Raises:
         UserError: gates of a class were never fitted.
@@ -258,7 +264,10 @@ def request(stored: Stored, forget) -> pruning.Gates:
     for cls in forget:
         if cls not in stored:
             raise UserError(f"no gates stored for class {cls}: expected one of {sorted(stored)}")
-    return pruning.combine(*(stored[c] for c in forget))
+    single = [stored[c] for c in forget]
+    if all((g <= 1).all() for gates in single for g in gates.values()):
+        return pruning.combine(*single)
+    return {site: torch.stack([gates[site] for gates in single]).prod(0) for site in single[0]}
 
 
 def prepare(
@@ -280,7 +289,7 @@ def prepare(
             continue
         fitter = fitter or Fitter(model, images, wanted)
         began = time.perf_counter()
-        stored[cls] = fitter.fit(cls)
+        stored[cls] = fitter.fit((cls,))
         seconds[cls] = time.perf_counter() - began
         save_gates(path, stored, seconds, mark)
         if log:

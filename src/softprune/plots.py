@@ -20,9 +20,11 @@ INK, BLUE, ORANGE, GREEN, RED, PURPLE, GREY = (
 )
 SKY = "#56B4E9"
 COLOURS = {"original": INK, "retrained": GREEN, "head-mask": GREY, "soft": BLUE, "hard": RED,
-           "random-channels": ORANGE, "calibrated": SKY, "best": PURPLE, "best-masked": "#F0E442"}
+           "random-channels": ORANGE, "calibrated": SKY, "best": PURPLE, "best-masked": "#F0E442",
+           "together": GREEN}
 MARKERS = {"retrained": "*", "head-mask": "X", "soft": "o", "hard": "s", "random-channels": "^",
-           "original": "D", "calibrated": "v", "best": "P", "best-masked": "x"}
+           "original": "D", "calibrated": "v", "best": "P", "best-masked": "x",
+           "together": "d"}
 
 
 def style() -> None:

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import functools
 import itertools
+import time
 from pathlib import Path
 
 import torch
@@ -17,6 +18,9 @@ FRACTIONS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
 
 # what the plain method's own options become: its gates closed, and the control
 PLAIN = {"soft": {}, "hard": {"gate": "hard"}, "random-channels": {"score": "random"}}
+
+# `best`, fitted for all classes of a request at once instead of combined from stored gates
+TOGETHER = "together"
 
 
 class Bench:
@@ -41,6 +45,8 @@ class Bench:
         self.table = channels.load_table(artifacts.companion(checkpoint, "table"), self.model)
         self.images, self.checkpoint = images, checkpoint
         self.stored: dict[str, ladder.Stored] = {}
+        # gates fitted for several classes together, and the seconds each fit took
+        self.fitted: dict[tuple[int, ...], tuple[pruning.Gates, float]] = {}
         self.last = self.model.sites()[-1].name
 
     @functools.cache  # noqa: B019  a bench lives as long as its notebook
@@ -63,15 +69,32 @@ class Bench:
                                                     classes, log)
         return seconds
 
+    @functools.cached_property
+    def fitter(self) -> ladder.Fitter:
+        """Fits `best` gates for several classes together."""
+        return ladder.Fitter(self.model, self.images, ladder.options("best", self.images.name))
+
+    def together(self, forget) -> pruning.Gates:
+        """Gates of `best`'s setting, fitted for all classes of a request at once: it needs training
+        images at request time, and seconds (`fitted` keeps them)."""
+        forget = tuple(sorted(forget))
+        if forget not in self.fitted:
+            fitter, began = self.fitter, time.perf_counter()
+            self.fitted[forget] = fitter.fit(forget), time.perf_counter() - began
+        return self.fitted[forget][0]
+
     def method_gates(self, method: str, forget, **options) -> pruning.Gates:
-        """Gates of `soft`, `hard`, `random-channels`, or of a prepared rung of the ladder.
+        """Gates of `soft`, `hard`, `random-channels`, of a prepared rung of the ladder, or of
+        `together`.
 
         Args:
             options: of `gates`; `fraction` may be what `fractions` returns.
         """
         if method in ladder.RUNGS:
             return ladder.request(self.stored.get(method, {}), forget)
-        choose("method", method, [*PLAIN, *ladder.RUNGS])
+        if method == TOGETHER:
+            return self.together(forget)
+        choose("method", method, [*PLAIN, *ladder.RUNGS, TOGETHER])
         return self.gates(forget, **plain_options(method, options))
 
     def gated_outputs(self, gates: pruning.Gates, split: str) -> tuple[Tensor, Tensor]:
@@ -278,11 +301,12 @@ def candidates(bench: Bench, fractions=FRACTIONS, scores=channels.SCORES,
 
 def several(bench: Bench, method: str, size: int, draws: int = 5, classes=None,
             **options) -> dict[str, float]:
-    """Requests for `size` classes at once, seeded draws: the same numbers as `summarise`."""
+    """Requests for `size` classes at once, seeded draws: the same numbers as `summarise`, and of
+    `together` the `seconds` a fit took, mean."""
     pool = list(range(len(bench.images.class_names)) if classes is None else classes)
     generator = torch.Generator().manual_seed(size)
     _, base, labels = bench.outputs("test")
-    turn = {"retained": [], "forgotten": [], "before": []}
+    turn, seconds = {"retained": [], "forgotten": [], "before": []}, []
     for _ in range(draws):
         chosen = torch.randperm(len(pool), generator=generator)[:size].tolist()
         forget = tuple(sorted(pool[i] for i in chosen))
@@ -291,15 +315,17 @@ def several(bench: Bench, method: str, size: int, draws: int = 5, classes=None,
         turn["retained"].append(retained)
         turn["forgotten"].append(forgotten)
         turn["before"].append(retained_and_forgotten(base, labels, forget)[0])
-    return summarise(turn)
+        if method == TOGETHER:
+            seconds.append(bench.fitted[forget][1])
+    return summarise(turn) | ({"seconds": sum(seconds) / len(seconds)} if seconds else {})
 
 
 def one_after_another(bench: Bench, method: str, length: int, classes=None, seed: int = 0,
                       **options) -> list[dict[str, float]]:
     """Requests that arrive one after another, each for one more class, in a seeded order.
 
-    Gates of a request are the elementwise minimum of the single ones, so the network after the
-    third is that of one request for all three.
+    Gates of a request do not depend on the order of its classes, so the network after the third
+    request is that of one for all three.
 
     Returns:
         A dict a request: `classes` forgotten so far, `forgotten`, the share of all their test
@@ -347,6 +373,6 @@ def sweep(bench: Bench, scores=channels.SCORES, gates=("rank", "hard")) -> list[
         wanted = dataclasses.replace(ladder.base("calibrated", bench.images.name),
                                      margin=margin)
         fitter = ladder.Fitter(bench.model, bench.images, wanted)
-        turn = in_turn(bench, lambda c, f=fitter: bench.gated_outputs(f.fit(c), "test")[1])
+        turn = in_turn(bench, lambda c, f=fitter: bench.gated_outputs(f.fit((c,)), "test")[1])
         add("calibrated", summarise(turn), gate=f"fitted, margin {margin:g}")
     return rows

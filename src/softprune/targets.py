@@ -88,7 +88,7 @@ def _answers(shadows: Shadows, k: int, forget: int, methods, pixels: Tensor, opt
             if rung in ladder.RUNGS:
                 if rung not in fitted:
                     options_ = ladder.options(rung, images.name)
-                    fitted[rung] = ladder.Fitter(model, own, options_).fit(forget)
+                    fitted[rung] = ladder.Fitter(model, own, options_).fit((forget,))
                 gates = fitted[rung]
             else:
                 table = table or channels.class_channel_table(model, own)
