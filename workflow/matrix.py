@@ -89,7 +89,8 @@ def jobs(profile: str = "laptop") -> list[Job]:
         told = {"strength": strengths[penalty]} if penalty in strengths else {}
         found.append(train("cifar10", profile, small | {"penalty": penalty} | told
                            | {"seed": seed}))
-    for strength in (1e-5, 1e-4, 1e-3, 1e-1, 1.0):
+    # 1.0 has no row: at the recipe's rate the loss is not a number within the first epoch
+    for strength in (1e-5, 1e-4, 1e-3, 1e-1):
         found.append(train("cifar10", profile, small | {"penalty": "so", "strength": strength}))
     found += [after(j, "sweep") for j in found if f"width={small['width']}" in j.name]
     digits = [train("digits", profile, o | ({"strength": strengths[o["penalty"]]}
