@@ -139,6 +139,22 @@ def test_a_seeds_record_without_a_number_is_named(use):
         findings.networks("cifar10")
 
 
+def test_readers_are_means_over_classes(use):
+    rows = []
+    for name, scale in (("cat", 1), ("dog", 3)):
+        for method, values in (("original", (0.2, 0.2, 0.1, 0.0)),
+                               ("reader-0.1", (0.0, 0.1, 0.2, -1.0))):
+            told = zip(("accuracy", "accuracy-head-refit", "recall-t4-10-nn", "change"), values,
+                       strict=True)
+            rows += [artifacts.row(method, m, scale * v, forget=name) for m, v in told]
+    use([made("readers", "a", rows), made("readers", "b", rows, dataset="digits")])
+    first, second = findings.readers("cifar10")
+    assert (first["method"], second["method"]) == ("original", "reader-0.1")
+    assert second["n"] == 2 and second["refit"] == pytest.approx(0.2)
+    assert second["neighbours"] == pytest.approx(0.4)
+    assert (second["change"], second["change-worst"]) == (-2.0, -3.0)
+
+
 def test_the_end_of_a_sequence_of_requests(use, monkeypatch):
     rows = [artifacts.row("soft", f"sequence-{n}-{k}", v * n, "points", n=n)
             for n in (1, 2, 10) for k, v in (("forgotten", 2), ("change", -1))]

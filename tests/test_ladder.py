@@ -181,3 +181,31 @@ def test_gates_may_turn_up_and_push_the_class_out_under_the_untouched_classifier
     assert inside(told) < 0.05 and inside(told) <= inside(asked)
     logits = smoke.gated_outputs(told, "test")[1]
     assert requests.retained_and_forgotten(logits, smoke.images.test_labels, (3,))[1] < 0.05
+
+
+def test_a_reader_counts_every_class_the_same_and_learns_what_it_is_shown():
+    """One image of the class among many: the reader still learns to name it."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.tensor([1] * 40 + [2] * 40 + [0] * 2)
+    features = torch.eye(3)[labels] + 0.1 * torch.randn(82, 3, generator=generator)
+    fc = torch.nn.Linear(3, 3)
+    torch.nn.init.zeros_(fc.weight)
+    torch.nn.init.zeros_(fc.bias)
+    reader = ladder.Reader(fc, (0,))
+    assert reader.finds(features[80:]).tolist() == [0.0, 0.0]
+    for _ in range(60):
+        reader.learn(features, labels)
+    assert (reader.finds(features[80:]) > 0).all() and (reader.finds(features[:80]) == 0).all()
+    assert (fc.weight == 0).all(), "the network's own classifier was taught"
+    asked = features[80:].clone().requires_grad_()
+    reader.finds(asked).sum().backward()
+    assert asked.grad.abs().sum() > 0
+
+
+def test_gates_fitted_against_a_reader_are_harder_to_read(smoke):
+    plain = dataclasses.replace(ladder.options("best", "digits"), **QUICK | {"steps": 150})
+    against = dataclasses.replace(plain, reader=0.3, most=3.0)
+    assert "reader" not in plain.told() and against.told()["reader"] == 0.3
+    fitter = ladder.Fitter(smoke.model, smoke.images, plain)
+    found = {o: smoke.refit_recall(fitter.turned(o).fit((3,)), (3,)) for o in (plain, against)}
+    assert found[against] < found[plain]

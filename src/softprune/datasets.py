@@ -223,7 +223,8 @@ def cutout(images: torch.Tensor, y: torch.Tensor, x: torch.Tensor, side: int) ->
         images: float (N, C, H, W). y, x: int64 (N,), the square's middle; at a border it is cut.
 
     Example:
-        >>> cutout(torch.ones(1, 1, 3, 4), torch.tensor([0]), torch.tensor([3]), 2)[0, 0, 0].tolist()
+        >>> y, x = torch.tensor([0]), torch.tensor([3])
+        >>> cutout(torch.ones(1, 1, 3, 4), y, x, 2)[0, 0, 0].tolist()
         [1.0, 1.0, 0.0, 0.0]
     """
     def within(middle: torch.Tensor, length: int) -> torch.Tensor:

@@ -187,6 +187,29 @@ def refitted(dataset: str) -> list[dict]:
                                        e["seed"]))
 
 
+def readers(dataset: str) -> list[dict]:
+    """Gates fitted against a reader, beside the original and the retrained network.
+
+    Returns:
+        Dicts with `method` (`reader-W`, W the reader's weight), `width`, `n` classes, and means
+        over them: shares `forgotten`, `refit`, `neighbours`, and `change` in points, with
+        `change-worst`.
+    """
+    made = []
+    for record in book.records():
+        if record["stage"] != "readers" or record["parameters"]["dataset"] != dataset:
+            continue
+        for method in dict.fromkeys(r["method"] for r in record["rows"]):
+            each = {k: [r["value"] for r in record["rows"]
+                        if r["method"] == method and r["metric"] == m]
+                    for k, m in (("forgotten", "accuracy"), ("refit", "accuracy-head-refit"),
+                                 ("neighbours", "recall-t4-10-nn"), ("change", "change"))}
+            made.append({k: statistics.fmean(v) for k, v in each.items()}
+                        | {"method": method, "width": record["parameters"]["width"],
+                           "n": len(each["change"]), "change-worst": min(each["change"])})
+    return made
+
+
 def sequence_ends(methods=("head-mask", *METHODS, requests.TOGETHER)) -> list[dict]:
     """After the last of requests that arrived one after another, a row a page and method.
 
@@ -245,5 +268,5 @@ def helpers() -> dict:
     return {"trials": trials, "inside_only": inside_only, "over_seeds": over_seeds,
             "beside_retrained": beside_retrained, "networks": networks, "refitted": refitted,
             "sequence_ends": sequence_ends, "searched": searched, "trials_meet": trials_meet,
-            "side_by_side": side_by_side, "met": met,
+            "side_by_side": side_by_side, "readers": readers, "met": met,
             "rungs": ladder.RUNGS, "limit": choosing.LIMIT, "loss": choosing.LOSS}

@@ -63,11 +63,14 @@ class FitOptions:
     # with gates at the last site and inside: the class's logit under the untouched classifier is
     # to lie this far below too; -inf asks for nothing
     under: float = -math.inf
+    # weight of a hinge under a *reader*: a linear classifier of all classes that learns from the
+    # gated features while they are fitted, as an attacker who holds the file would; 0 has none
+    reader: float = 0.0
 
     def told(self) -> dict:
-        """As a dict for marks and records; `most` and `under` only where they are used, so that
-        gates stored before there were any are still found."""
-        unused = {"most": 1.0, "under": -math.inf}
+        """As a dict for marks and records; `most`, `under` and `reader` only where they are used,
+        so that gates stored before there were any are still found."""
+        unused = {"most": 1.0, "under": -math.inf, "reader": 0.0}
         return {k: v for k, v in dataclasses.asdict(self).items() if unused.get(k) != v}
 
 
@@ -128,6 +131,36 @@ def masked_divergence(logits: Tensor, teacher: Tensor, forget: tuple[int, ...]) 
     goal = teacher[:, others].log_softmax(1)
     here = logits.log_softmax(1)[:, others]
     return (goal.exp() * (goal - here)).sum(1)
+
+
+class Reader:
+    """A linear classifier of all classes, taught on gated features while the gates are fitted.
+
+    It begins as the network's own classifier and counts every class the same, however many images
+    of it a step has.
+    """
+
+    def __init__(self, fc: nn.Linear, forget: tuple[int, ...], rate: float = 0.01):
+        self.head = copy.deepcopy(fc).requires_grad_(True)
+        self.solver = torch.optim.Adam(self.head.parameters(), lr=rate)
+        self.forget, self.share = forget, len(forget) / fc.out_features
+
+    def learn(self, features: Tensor, labels: Tensor, steps: int = 3) -> None:
+        """A few steps on features (N, d) as they are now."""
+        own = evaluation.is_forgotten(labels, self.forget)
+        weights = torch.where(own, self.share / own.sum(), (1 - self.share) / (~own).sum())
+        weights, labels = weights.to(features), labels.to(features.device)
+        for _ in range(steps):
+            losses = F.cross_entropy(self.head(features.detach()), labels, reduction="none")
+            self.solver.zero_grad()
+            (weights * losses).sum().backward()
+            self.solver.step()
+
+    def finds(self, features: Tensor) -> Tensor:
+        """Hinge (N,) of images of the class: 0 where it takes them for another."""
+        head = self.head
+        z = F.linear(features, head.weight.detach(), head.bias.detach())
+        return hinge(z, self.forget, 0.0)
 
 
 class Fitter:
@@ -216,6 +249,8 @@ class Fitter:
                  for s in self.sites}
         kept = (~evaluation.is_forgotten(self.pool_labels, forget)).nonzero().squeeze(1)
         own = torch.cat([self.own(c) for c in forget])
+        own_labels = torch.cat([torch.full((len(self.own(c)),), c) for c in forget])
+        reader = Reader(self.model.fc, forget) if o.reader else None
         generator = torch.Generator().manual_seed(o.seed * 1009 + forget[0])
         weight = o.weight
         for _ in range(o.rounds):
@@ -235,6 +270,9 @@ class Fitter:
                 if o.under > -math.inf:
                     under = self.model.fc(features[o.retained :])
                     loss = loss + weight * hinge(under, forget, o.under).mean()
+                if reader:
+                    reader.learn(features, torch.cat([self.pool_labels[r], own_labels[f]]))
+                    loss = loss + o.reader * reader.finds(features[o.retained :]).mean()
                 loss = loss + o.pull * sum((1 - g).square().sum() for g in gates.values())
                 solver.zero_grad()
                 loss.backward()
