@@ -112,6 +112,7 @@ def test_networks_side_by_side(use, monkeypatch):
          made("soft-pruning", "abc", page)])
     narrow, other = findings.networks("cifar10")
     assert (narrow["n"], other["n"], other["architecture"]) == (2, 1, "vgg16")
+    assert narrow["label"] == "resnet18, width 16" and other["label"] == "vgg16, width 16"
     assert narrow["test"] == pytest.approx(0.9) and narrow["parameters"] == 1000
     assert narrow["best"]["classes"] == 10
     assert narrow["best"]["worst"] == 5 and narrow["best"]["change"] == pytest.approx(-0.5)
@@ -129,6 +130,12 @@ def test_networks_side_by_side(use, monkeypatch):
     assert [(r["architecture"], r["seed"]) for r in found] == [
         ("resnet18", 0), ("resnet18", 1), ("vgg16", 0)]
     assert found[0]["gap"] == pytest.approx(-2) and found[0]["retrained"] == pytest.approx(0.455)
+
+
+def test_networks_that_differ_in_epochs_alone_say_so(use):
+    use([seeds_record(0, 3, epochs=40), seeds_record(0, 3), seeds_record(0, 3, width=32)])
+    assert [e["label"] for e in findings.networks("cifar10")] == [
+        "resnet18, width 16, 14 epochs", "resnet18, width 16, 40 epochs", "resnet18, width 32"]
 
 
 def test_a_seeds_record_without_a_number_is_named(use):

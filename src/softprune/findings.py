@@ -126,8 +126,8 @@ def networks(dataset: str) -> list[dict]:
     """The networks of a data set whose every class was forgotten in turn, narrow ones first.
 
     Returns:
-        Dicts with `architecture`, `width`, `penalty`, `profile`, `epochs`, `n` seeds, `test`
-        (share; mean over seeds), `parameters` (numbers in the network), and a dict a method
+        Dicts with `label` (its epochs in it where two networks differ in nothing else),
+        `architecture`, `width`, `penalty`, `profile`, `epochs`, `n` seeds, `test` (share; mean over seeds), `parameters` (numbers in the network), and a dict a method
         (`soft`, `hard`, `calibrated`, `best`, `inside`: `best` under the untouched classifier):
         how many `classes`, `forgotten`, `change` (means over classes and seeds), `worst`,
         `change-worst` (of all), in points, and `request`, `prepare` in seconds (`prepare` for
@@ -160,7 +160,11 @@ def networks(dataset: str) -> list[dict]:
             if method in ladder.RUNGS:
                 entry[method]["prepare"] = _mean(found, method, "time-prepare")
         made.append(entry)
-    return sorted(made, key=lambda e: (e["architecture"], e["width"], e["penalty"]))
+    alike = [(e["architecture"], e["width"], e["penalty"]) for e in made]
+    for entry, kind in zip(made, alike, strict=True):
+        entry["label"] = f"{entry['architecture']}, width {entry['width']}" + (
+            f", {entry['epochs']} epochs" if alike.count(kind) > 1 else "")
+    return sorted(made, key=lambda e: (e["architecture"], e["width"], e["penalty"], e["epochs"]))
 
 
 def refitted(dataset: str) -> list[dict]:
