@@ -127,10 +127,11 @@ def networks(dataset: str) -> list[dict]:
 
     Returns:
         Dicts with `label` (its epochs in it where two networks differ in nothing else),
-        `architecture`, `width`, `penalty`, `profile`, `epochs`, `n` seeds, `test` (share; mean over seeds), `parameters` (numbers in the network), and a dict a method
-        (`soft`, `hard`, `calibrated`, `best`, `inside`: `best` under the untouched classifier):
-        how many `classes`, `forgotten`, `change` (means over classes and seeds), `worst`,
-        `change-worst` (of all), in points, and `request`, `prepare` in seconds (`prepare` for
+        `architecture`, `width`, `penalty`, `profile`, `epochs`, `n` seeds, `test` (share; mean
+        over seeds), `parameters` (numbers in the network), and a dict a method (`soft`, `hard`,
+        `calibrated`, `best`, `inside`: `best` under the untouched classifier): how many
+        `classes`, `forgotten`, `change` (means over classes and seeds), `worst`, `change-worst`
+        (of all), in points, and `request`, `prepare` in seconds (`prepare` for
         fitted gates).
     """
     kinds = ("architecture", "width", "penalty", "profile", "epochs")
