@@ -10,6 +10,7 @@ import torch
 
 from softprune import artifacts, models, paths, training
 from softprune.errors import UserError
+from softprune.profiles import profile_defaults
 
 
 def test_one_cycle_by_hand():
@@ -42,7 +43,7 @@ def test_bad_options_are_refused(bad):
 def test_sides_follow_the_share_of_the_run():
     config = training.configure("cifar10", "laptop")
     sides = [training.side_at(config, e) for e in range(config.epochs)]
-    assert sides == [16] * 8 + [24] * 12 + [0] * 12  # to a quarter, to three fifths, to the end
+    assert sides == [16] * 10 + [24] * 14 + [0] * 16  # to a quarter, to three fifths, to the end
 
 
 def test_cutout_greys_what_the_batches_otherwise_have(digits):
@@ -57,6 +58,16 @@ def test_cutout_greys_what_the_batches_otherwise_have(digits):
                       for c in told)
     lost = a != b
     assert 0 < lost.double().mean() < 0.5 and (b[lost] == 0).all()
+
+
+def test_strong_augmentation_is_for_wide_networks_and_for_pictures_known_to_bear_it():
+    wide = training.configure("cifar10", "laptop")
+    narrow = training.configure("cifar10", "laptop", width=16)
+    asked = training.configure("cifar10", "laptop", width=16, pad=3)
+    assert (wide.pad, wide.cutout) == (4, 12) and (narrow.pad, narrow.cutout) == (2, 0)
+    assert asked.pad == 3
+    assert training.configure("cifar10", "paper", width=16).pad == 4
+    assert profile_defaults("my-pictures", "laptop", 16)["cutout"] == 0
 
 
 def test_killed_and_resumed_ends_in_the_same_weights(own_results):

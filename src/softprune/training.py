@@ -116,7 +116,7 @@ def configure(dataset: str, profile: str, **overrides) -> TrainConfig:
     for name in overrides:
         choose("training option", name, sorted(fields - {"dataset", "profile"}))
     values = profile_defaults(dataset, profile, catalog.side(dataset),
-                              overrides.get("architecture", ""))
+                              overrides.get("architecture", ""), overrides.get("width", 0))
     values |= overrides
     return TrainConfig(dataset=dataset, profile=profile, **values)
 
