@@ -24,12 +24,12 @@ def trial(forgotten, inside, change):
 
 
 def test_the_rule_by_hand():
-    met, cheaper = trial(0.002, 0.0, -0.004), trial(0.0, 0.002, -0.003)
+    met, cheaper = trial(0.002, 0.0, -0.004), trial(0.0, 0.01, -0.003)
     hiding, worse = trial(0.0, 0.3, 0.01), trial(0.0, 0.4, 0.02)
-    costly, dear = trial(0.0, 0.002, -0.01), trial(0.001, 0.001, -0.02)
-    loose = trial(0.02, 0.02, 0.0)
-    every = [loose, dear, costly, worse, hiding, met, cheaper]
-    for expected in (cheaper, met, hiding, worse, costly, dear, loose):
+    costly, dear = trial(0.0, 0.01, -0.01), trial(0.001, 0.001, -0.02)
+    kept, loose = trial(0.003, 0.003, 0.0), trial(0.02, 0.02, 0.0)
+    every = [loose, kept, dear, costly, worse, hiding, met, cheaper]
+    for expected in (cheaper, met, hiding, worse, costly, dear, kept, loose):
         assert choosing.prefer(every) is expected
         every.remove(expected)
         if not every:

@@ -3,12 +3,13 @@ r"""Settings of the ladder's rungs, chosen on the validation split alone.
     softprune fit --choose --dataset cifar100 --rung best -p width=16 -p epochs=14
 
 Each trial forgets a fixed sample of classes in turn; its numbers are means over them. Rule, by the
-first line that some trial fulfils, the bar being at most `LIMIT` of the class left and at most
+first line that some trial fulfils, the bar being at most `LIMIT` of the class left (`INSIDE` under
+the untouched classifier) and at most
 `LOSS` of the others lost:
 
 1. the bar is met, under the untouched classifier too: of these the smallest loss;
 2. the bar is met: of these the one that leaves least under the untouched classifier;
-3. at most `LIMIT` is left under either classifier: of these the smallest loss;
+3. no more is left than that under either classifier: of these the smallest loss;
 4. the one that leaves least.
 
 A rung at the last site alone changes nothing but the classifier: it is judged by its own. Axes are
@@ -27,6 +28,7 @@ from softprune.errors import choose as expect
 from softprune.ladder import FitOptions
 
 LIMIT = 0.002  # share of the class's validation images that may still be recognised
+INSIDE = 0.01  # and under the untouched classifier, where gates at the last site hid some
 LOSS = 0.005  # accuracy that the other classes may lose
 SAMPLE = 5  # classes a trial forgets in turn, or more: a tenth of them, and
 ENOUGH = 100  # validation images of theirs together, where there are as many
@@ -78,7 +80,7 @@ def looked_at(bench: requests.Bench) -> range:
 
 def prefer(tried: list[dict]) -> dict:
     """The rule, applied to what `judge` returned: the first of equals."""
-    few = [t for t in tried if t["left"] <= LIMIT]
+    few = [t for t in tried if gone(t)]
     bar = [t for t in tried if t["forgotten-mean"] <= LIMIT and t["change-mean"] >= -LOSS]
     if both := [t for t in tried if fulfils(t)]:
         return max(both, key=lambda t: t["change-mean"])
@@ -91,7 +93,12 @@ def prefer(tried: list[dict]) -> dict:
 
 def fulfils(trial: dict) -> bool:
     """The rule's first line: the bar is met, under the untouched classifier too."""
-    return trial["left"] <= LIMIT and trial["change-mean"] >= -LOSS
+    return gone(trial) and trial["change-mean"] >= -LOSS
+
+
+def gone(trial: dict) -> bool:
+    """Whether no more than the bar allows is left, under either classifier."""
+    return trial["forgotten-mean"] <= LIMIT and trial["left"] <= INSIDE
 
 
 def changed(best: FitOptions, change: dict) -> FitOptions:

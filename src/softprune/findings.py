@@ -62,7 +62,8 @@ def trials(dataset: str, rung: str) -> list[dict]:
 
 def trials_meet(dataset: str, rung: str = "best") -> bool:
     """Whether some trial fulfils the rule's first line, `choosing.fulfils`."""
-    return any(choosing.fulfils({"left": max(t["forgotten"], t["inside"]) / 100,
+    return any(choosing.fulfils({"forgotten-mean": t["forgotten"] / 100,
+                                 "left": max(t["forgotten"], t["inside"]) / 100,
                                  "change-mean": t["change"] / 100})
                for t in trials(dataset, rung))
 
@@ -274,4 +275,5 @@ def helpers() -> dict:
             "beside_retrained": beside_retrained, "networks": networks, "refitted": refitted,
             "sequence_ends": sequence_ends, "searched": searched, "trials_meet": trials_meet,
             "side_by_side": side_by_side, "readers": readers, "met": met,
-            "rungs": ladder.RUNGS, "limit": choosing.LIMIT, "loss": choosing.LOSS}
+            "rungs": ladder.RUNGS, "limit": choosing.LIMIT, "limit_inside": choosing.INSIDE,
+            "loss": choosing.LOSS}
