@@ -18,7 +18,8 @@ RECIPES: dict[str, dict[str, dict]] = {
     # small images first: a third of the time saved (compute budget of 2 cores)
     "cifar10": {
         "smoke": _SMOKE,
-        # 20 epochs gave 91.9 %, 32 gave 92.8 %; both knew their training images by heart
+        # 20 epochs with light augmentation gave 91.9 %, 32 gave 92.8 %, and knew their training
+        # images by heart
         "laptop": _RESNET | {"width": 32, "epochs": 40, "sides": ((0.25, 16), (0.6, 24)),
                              "pad": 4, "cutout": 12},
         "paper": _RESNET | {"width": 64, "epochs": 60, "pad": 4},
