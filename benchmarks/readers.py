@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from softprune import artifacts, audit, datasets, inturn, ladder, requests
+from softprune.errors import UserError
 from softprune.training import TrainConfig
 
 WEIGHTS = (0.0, 0.03, 0.1)
@@ -60,7 +61,10 @@ def rows_of(bench: requests.Bench, retrained: dict[int, Path], log=print) -> lis
 def main(dataset: str, checkpoint: str) -> None:
     """Fit, measure, and write the record."""
     began = time.perf_counter()
-    bench = requests.Bench(Path(checkpoint), datasets.load(dataset))
+    try:
+        bench = requests.Bench(Path(checkpoint), datasets.load(dataset))
+    except UserError as error:
+        sys.exit(str(error))
     config = TrainConfig.from_dict(bench.sidecar["config"])
     if not (retrained := inturn.references(bench, config)):
         sys.exit(f"no network retrained without a class: type `softprune train --dataset {dataset} "

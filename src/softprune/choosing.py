@@ -4,8 +4,7 @@ r"""Settings of the ladder's rungs, chosen on the validation split alone.
 
 Each trial forgets a fixed sample of classes in turn; its numbers are means over them. Rule, by the
 first line that some trial fulfils, the bar being at most `LIMIT` of the class left (`INSIDE` under
-the untouched classifier) and at most
-`LOSS` of the others lost:
+the untouched classifier) and at most `LOSS` of the others lost:
 
 1. the bar is met, under the untouched classifier too: of these the smallest loss;
 2. the bar is met: of these the one that leaves least under the untouched classifier;

@@ -400,16 +400,7 @@ def _why(arguments) -> None:
 
 
 def _forget(arguments) -> None:
-    from softprune import (
-        artifacts,
-        channels,
-        datasets,
-        evaluation,
-        ladder,
-        models,
-        pruning,
-        requests,
-    )
+    from softprune import artifacts, channels, datasets, evaluation, models, pruning
 
     out = Path(arguments.out)
     if out.resolve() == Path(arguments.checkpoint).resolve():
@@ -427,32 +418,12 @@ def _forget(arguments) -> None:
                         f"its table with it: take the original with --classes {both}")
     table = channels.load_table(artifacts.companion(checkpoint, "table"), model)
     sites = models.choose_sites(model, arguments.sites)
-    choose("rung", arguments.rung, ("plain", *ladder.RUNGS, requests.TOGETHER))
-    stored, fitted = {}, None
-    if arguments.rung == requests.TOGETHER:
-        images = datasets.load(sidecar["config"]["dataset"])
-        bench = requests.Bench(checkpoint, images)
-        if images.data_hash != sidecar["data_hash"]:
-            raise UserError(f"{checkpoint.name} was trained on other data than the {images.name} "
-                            "that is here: expected its training images, to fit gates now")
-        with ledger.part("fit"):
-            fitted = bench.together(classes)
-    elif arguments.rung != "plain":
-        path = artifacts.companion(checkpoint, f"gates-{arguments.rung}")
-        if not path.exists():
-            raise UserError(f"{path} is missing: type `softprune fit --rung {arguments.rung}` "
-                            "with the checkpoint's --dataset, --profile and -p")
-        stored = ladder.load_gates(path)[0]
-        if artifacts.load_tensors(path)[1].get("weights") != sidecar["sha256"]:
-            raise UserError(f"{path.name} was fitted for other weights: type `softprune fit` again")
-    with ledger.part("select"):
-        if fitted:
-            gates = fitted
-        elif stored:
-            gates = ladder.request(stored, classes)
-        else:
+    if arguments.rung == "plain":
+        with ledger.part("select"):
             gates = pruning.make_gates(table, sites, classes, score=arguments.score,
                                        fraction=arguments.fraction, gate=arguments.gate)
+    else:
+        gates = _fitted_gates(arguments.rung, checkpoint, sidecar, classes, ledger)
     before = _accuracies(model, sidecar, classes)
     with ledger.part("edit"):
         pruning.fold(model, gates)
@@ -478,6 +449,30 @@ def _forget(arguments) -> None:
     for part, seconds in ledger.seconds.items():
         print(f"{part:9} {1000 * seconds:10.3f} ms")
     print(out)
+
+
+def _fitted_gates(rung: str, checkpoint: Path, sidecar: dict, classes, ledger):
+    """Gates that `softprune fit` stored, or of `together`, which is fitted now."""
+    from softprune import artifacts, datasets, ladder, requests
+
+    choose("rung", rung, ("plain", *ladder.RUNGS, requests.TOGETHER))
+    if rung == requests.TOGETHER:
+        images = datasets.load(sidecar["config"]["dataset"])
+        bench = requests.Bench(checkpoint, images)
+        if images.data_hash != sidecar["data_hash"]:
+            raise UserError(f"{checkpoint.name} was trained on other data than the {images.name} "
+                            "that is here: expected its training images, to fit gates now")
+        with ledger.part("fit"):
+            return bench.together(classes)
+    path = artifacts.companion(checkpoint, f"gates-{rung}")
+    if not path.exists():
+        raise UserError(f"{path} is missing: type `softprune fit --rung {rung}` "
+                        "with the checkpoint's --dataset, --profile and -p")
+    stored = ladder.load_gates(path)[0]
+    if artifacts.load_tensors(path)[1].get("weights") != sidecar["sha256"]:
+        raise UserError(f"{path.name} was fitted for other weights: type `softprune fit` again")
+    with ledger.part("select"):
+        return ladder.request(stored, classes)
 
 
 def _accuracies(model, sidecar, classes) -> tuple[float, float] | None:

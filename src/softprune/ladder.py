@@ -248,8 +248,10 @@ class Fitter:
         gates = {s.name: torch.ones(s.channels, device=device, requires_grad=True)
                  for s in self.sites}
         kept = (~evaluation.is_forgotten(self.pool_labels, forget)).nonzero().squeeze(1)
-        own = torch.cat([self.own(c) for c in forget])
-        own_labels = torch.cat([torch.full((len(self.own(c)),), c) for c in forget])
+        maps = [self.own(c) for c in forget]
+        own = torch.cat(maps)
+        sizes = torch.tensor([len(m) for m in maps])
+        own_labels = torch.tensor(forget).repeat_interleave(sizes)
         reader = Reader(self.model.fc, forget) if o.reader else None
         generator = torch.Generator().manual_seed(o.seed * 1009 + forget[0])
         weight = o.weight
