@@ -235,6 +235,7 @@ def ladder_dots(rows: list[dict]):
     right.axvline(0, color=INK, lw=0.8)
     right.axvline(-0.5, color=GREY, ls=":")
     right.set_xscale("symlog", linthresh=2)
+    right.xaxis.set_major_formatter("{x:g}")
     left.set(xlabel="forgotten class still right\n(%), mean filled, worst open")
     parts = [f"{r['method']} {r['forgotten-mean']:.1f} percent (worst {r['forgotten-worst']:.1f}) "
              f"at {r['change-mean']:+.2f} points (worst {r['change-worst']:+.2f})" for r in rows]
