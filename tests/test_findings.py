@@ -103,7 +103,8 @@ def seeds_record(seed, worst, **parameters):
                          ("hard", 0.9), ("calibrated", 0.9)):
         rows.append(artifacts.row(method, "accuracy", kept, split="retained-test", forget="cat"))
         rows.append(artifacts.row(method, "accuracy-head-refit", kept / 2, forget="cat"))
-    return made("seeds", f"{seed}{parameters}", rows, seed=seed, **parameters)
+    told = {r: ladder.base(r, "cifar10").told() for r in ladder.RUNGS}
+    return made("seeds", f"{seed}{parameters}", rows, {"rungs": told}, seed=seed, **parameters)
 
 
 def test_networks_side_by_side(use, monkeypatch):
@@ -136,6 +137,34 @@ def test_networks_that_differ_in_epochs_alone_say_so(use):
     use([seeds_record(0, 3, epochs=40), seeds_record(0, 3), seeds_record(0, 3, width=32)])
     assert [e["label"] for e in findings.networks("cifar10")] == [
         "resnet18, width 16, 14 epochs", "resnet18, width 16, 40 epochs", "resnet18, width 32"]
+
+
+def test_a_network_says_whether_its_gates_have_an_earlier_setting(use):
+    use([seeds_record(0, 3)])
+    entry, = findings.networks("cifar10")
+    assert entry["setting"] == "margin 1, keep teacher, sites late" and not entry["earlier"]
+    use([seeds_record(0, 3)], {"cifar10": {"best": {"set": {"margin": 2.0}, "record": "x"}}})
+    assert findings.networks("cifar10")[0]["earlier"]
+
+
+def test_the_longer_run_of_a_pages_network_is_told_unless_its_setting_is_earlier(
+        use, monkeypatch):
+    def turn(stage, n, value, **more):
+        rows = [artifacts.row("best", f"all-classes-{m}", value, "points", sites="each", n=n)
+                for m in book.TURN]
+        return made(stage, f"{stage}{value}", rows, **more)
+
+    told = {r: ladder.base(r, "cifar10").told() for r in ladder.RUNGS}
+    own, longer = turn("soft-pruning", 2, 1.0), turn("seeds", 10, 2.0, extra={"rungs": told})
+    other = turn("seeds", 10, 3.0, extra={"rungs": told}, seed=1)
+    monkeypatch.setattr(book, "page_record", lambda stage, dataset: own)
+    look = book.in_turn.__wrapped__
+    use([own, other])
+    assert look("cifar10", "best")["n"] == 2
+    use([own, other, longer])
+    assert look("cifar10", "best") == {m: 2.0 for m in book.TURN} | {"n": 10}
+    use([own, longer], {"cifar10": {"best": {"set": {"margin": 2.0}, "record": "x"}}})
+    assert look("cifar10", "best")["change-mean"] == 1.0
 
 
 def test_a_seeds_record_without_a_number_is_named(use):

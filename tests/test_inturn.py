@@ -9,7 +9,7 @@ from softprune import artifacts, inturn, ladder, requests, training
 def quick(smoke, monkeypatch, own_results):
     """A quick fit, one retrained reference; the gates stored are not left for other tests."""
     monkeypatch.setattr(ladder.Fitter, "fit", lambda self, c: {
-        s.name: smoke.gates((c,), sites=s.name, fraction=0.3, gate="hard")[s.name]
+        s.name: smoke.gates(c, sites=s.name, fraction=0.3, gate="hard")[s.name]
         for s in self.sites})
     training.train(training.configure("digits", "smoke", without=("three",)))
     paths_ = [artifacts.companion(smoke.checkpoint, f"gates-{rung}") for rung in ladder.RUNGS]
@@ -45,6 +45,7 @@ def test_a_seed_gives_a_record_that_agrees_with_the_requests(smoke, quick):
     assert {r["metric"] for r in under} == {f"all-classes-{k}" for k in inturn.TURN}
     assert value["original", "accuracy-head-refit", "three"] > 0.5
     assert value["best", "time-edit", None] > 0
+    assert record["extra"]["rungs"]["best"] == ladder.options("best", "digits").told()
     logits, labels = bench.outputs("test")[1:]
     assert value["original", "accuracy", None] == (logits.argmax(1) == labels).double().mean()
     assert {m for m, *_ in value} == {"soft", "hard", *ladder.RUNGS, "retrained", "original"}

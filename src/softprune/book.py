@@ -17,7 +17,7 @@ from pathlib import Path
 
 import yaml
 
-from softprune import artifacts, catalog, editions, notebooks, paths, requests, stages
+from softprune import artifacts, catalog, editions, inturn, notebooks, paths, requests, stages
 from softprune.errors import UserError, choose
 
 
@@ -97,19 +97,40 @@ TURN = ("forgotten-mean", "forgotten-worst", "change-mean", "change-worst")
 
 @functools.cache
 def in_turn(dataset: str, method: str) -> dict:
-    """Numbers of a method over classes forgotten in turn, in points; `n` classes."""
-    where = {"key": page_key(dataset), "stage": "soft-pruning", "method": method, "sites": "each"}
-    made = {m: one(**where, metric=f"all-classes-{m}") for m in TURN}
-    return made | {"n": rows(**where, metric="all-classes-change-mean")[0]["n"]}
+    """Numbers of a method over classes forgotten in turn, in points; `n` classes.
+
+    Of the page's own run, or of `softprune in-turn` on the same network where that had more.
+    """
+    return _turn(_longest(dataset, method), method, "each")
 
 
 def inside_turn(dataset: str) -> dict | None:
     """What `best` leaves under the untouched classifier, classes in turn, in points."""
-    where = {"key": page_key(dataset), "stage": "soft-pruning", "method": "best",
-             "sites": "inside"}
-    if not rows(**where):
-        return None
-    return {m: one(**where, metric=f"all-classes-{m}") for m in TURN}
+    where = _longest(dataset, "best")
+    return _turn(where, "best", "inside") if rows(**where, method="best", sites="inside") else None
+
+
+def _turn(where: dict, method: str, sites: str) -> dict:
+    where = where | {"method": method, "sites": sites}
+    made = {m: one(**where, metric=f"all-classes-{m}") for m in TURN}
+    return made | {"n": rows(**where, metric="all-classes-change-mean")[0]["n"]}
+
+
+def _longest(dataset: str, method: str) -> dict:
+    """The record in which a method forgot most classes of a page's network in turn, as a filter of
+    `rows`: gates fitted by an earlier setting do not count."""
+    page = page_record("soft-pruning", dataset)
+    found = [{"stage": "soft-pruning", "key": page["key"]}]
+    for r in records():
+        alike = r["stage"] == "seeds" and r["parameters"].items() <= page["parameters"].items()
+        if alike and r["extra"]["rungs"] == inturn.rungs(dataset):
+            found.append({"stage": "seeds", "key": r["key"]})
+
+    def classes(where: dict) -> int:
+        told = rows(**where, method=method, sites="each", metric="all-classes-change-mean")
+        return told[0]["n"] if told else 0
+
+    return max(found, key=classes)
 
 
 @functools.cache

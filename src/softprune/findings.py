@@ -133,7 +133,8 @@ def networks(dataset: str) -> list[dict]:
         `calibrated`, `best`, `inside`: `best` under the untouched classifier): how many
         `classes`, `forgotten`, `change` (means over classes and seeds), `worst`, `change-worst`
         (of all), in points, and `request`, `prepare` in seconds (`prepare` for
-        fitted gates).
+        fitted gates). `setting` is that of `best`, and `earlier` says that it was chosen anew
+        since.
     """
     kinds = ("architecture", "width", "penalty", "profile", "epochs")
     groups: dict[tuple, list[dict]] = {}
@@ -145,6 +146,9 @@ def networks(dataset: str) -> list[dict]:
         entry = dict(zip(kinds, at, strict=True)) | {"n": len(found)}
         entry["test"] = _mean(found, "original", "accuracy", split="test")
         entry["parameters"] = _mean(found, "original", "parameters")
+        told = found[0]["extra"]["rungs"]["best"]
+        entry["setting"] = setting("best", dataset, told)
+        entry["earlier"] = told != ladder.options("best", dataset).told()
         for method in (*METHODS, "inside"):
             told = ({"method": "best", "sites": "inside"} if method == "inside"
                     else {"method": method, "sites": "each"})

@@ -120,4 +120,10 @@ def measure(bench: requests.Bench, every: int = 1,
     rows += beside_retrained(bench, retrained, turns, said)
     return artifacts.write_record("seeds", artifacts.short_hash(config.as_dict()),
                                   config.as_dict(), rows,
-                                  artifacts.provenance(time.perf_counter() - began))
+                                  artifacts.provenance(time.perf_counter() - began),
+                                  {"rungs": rungs(bench.images.name)})
+
+
+def rungs(dataset: str) -> dict[str, dict]:
+    """How each rung's gates are fitted: settings are searched anew, records stay."""
+    return {rung: ladder.options(rung, dataset).told() for rung in ladder.RUNGS}
