@@ -107,11 +107,11 @@ def changed(best: FitOptions, change: dict) -> FitOptions:
     return dataclasses.replace(best, **change)
 
 
-def judge(fitter: ladder.Fitter, bench: requests.Bench, classes) -> dict:
+def judge(fitter: ladder.Fitter, bench: requests.Bench, classes, whole: bool = False) -> dict:
     """Fit each of `classes` and look at the validation split.
 
-    A trial whose first two classes both cost the others more than twice `LOSS` is not carried on:
-    its `n` says so.
+    A trial whose first two classes both cost the others more than twice `LOSS` is not carried on
+    unless `whole` asks for it: its `n` says so.
 
     Returns:
         `options`, the numbers of `requests.summarise`, `inside` and `left` (shares of the class
@@ -127,7 +127,7 @@ def judge(fitter: ladder.Fitter, bench: requests.Bench, classes) -> dict:
         else:
             add(inside, bench, c, bench.inside(gates))
         lost = [b - r for r, b in zip(folded["retained"], folded["before"], strict=True)]
-        if len(lost) == 2 and min(lost) > 2 * LOSS:
+        if not whole and len(lost) == 2 and min(lost) > 2 * LOSS:
             break
     made, under = requests.summarise(folded), requests.summarise(inside)["forgotten-mean"]
     return {"options": fitter.options, "seconds": (time.perf_counter() - began) / made["n"],

@@ -220,6 +220,38 @@ def readers(dataset: str) -> list[dict]:
     return made
 
 
+def fits(dataset: str) -> list[dict]:
+    """Settings of `best` that were fitted from several seeds on the validation split, the chosen
+    one first.
+
+    Returns:
+        Dicts with `name`, `setting`, `width`, `n` seeds, `classes`, and over seeds the means
+        `forgotten`, `inside`, `change` (points; `least` and `most` are its extremes), `prepare`
+        (seconds), and `gain`: (mean, low, high) of the change less the chosen setting's, paired
+        by seed.
+    """
+    made = []
+    for record in book.records():
+        if record["stage"] != "fits" or record["parameters"]["dataset"] != dataset:
+            continue
+        for name, options in record["extra"]["settings"].items():
+            def over(metric, name=name, found=record["rows"]):
+                return [r["value"] for r in found if (r["method"], r["metric"]) == (name, metric)]
+
+            change = over("change-mean")
+            gain = [a - b for a, b in zip(change, over("change-mean", "chosen"), strict=True)]
+            made.append({
+                "name": name, "setting": setting("best", dataset, options), "n": len(change),
+                "width": record["parameters"]["width"],
+                "classes": next(r["n"] for r in record["rows"] if r["metric"] == "change-mean"),
+                "forgotten": statistics.fmean(over("forgotten-mean")),
+                "inside": statistics.fmean(over("inside-mean")),
+                "change": statistics.fmean(change), "least": min(change), "most": max(change),
+                "prepare": statistics.fmean(over("time-prepare")),
+                "gain": book.interval(gain)})
+    return made
+
+
 def sequence_ends(methods=("head-mask", *METHODS, requests.TOGETHER)) -> list[dict]:
     """After the last of requests that arrived one after another, a row a page and method.
 
@@ -278,6 +310,6 @@ def helpers() -> dict:
     return {"trials": trials, "inside_only": inside_only, "over_seeds": over_seeds,
             "beside_retrained": beside_retrained, "networks": networks, "refitted": refitted,
             "sequence_ends": sequence_ends, "searched": searched, "trials_meet": trials_meet,
-            "side_by_side": side_by_side, "readers": readers, "met": met,
+            "side_by_side": side_by_side, "readers": readers, "fits": fits, "met": met,
             "rungs": ladder.RUNGS, "limit": choosing.LIMIT, "limit_inside": choosing.INSIDE,
             "loss": choosing.LOSS}
