@@ -10,11 +10,10 @@ the validation split.
 import dataclasses
 import sys
 import time
-from pathlib import Path
 
-from softprune import artifacts, choosing, datasets, ladder, requests
-from softprune.errors import UserError
-from softprune.training import TrainConfig
+from one_checkpoint import opened, record
+
+from softprune import artifacts, choosing, ladder, requests
 
 SEEDS = (0, 1, 2)
 POOL = 20_000
@@ -50,14 +49,9 @@ def rows_of(bench: requests.Bench, log=print) -> tuple[list[dict], dict]:
 def main(dataset: str, checkpoint: str) -> None:
     """Fit, measure, and write the record."""
     began = time.perf_counter()
-    try:
-        bench = requests.Bench(Path(checkpoint), datasets.load(dataset))
-    except UserError as error:
-        sys.exit(str(error))
-    config = TrainConfig.from_dict(bench.sidecar["config"]).as_dict()
+    bench = opened(dataset, checkpoint)
     rows, told = rows_of(bench, lambda text: print(text, flush=True))
-    artifacts.write_record("fits", artifacts.short_hash(config), config, rows,
-                           artifacts.provenance(time.perf_counter() - began), {"settings": told})
+    record("fits", bench, rows, began, {"settings": told})
 
 
 if __name__ == "__main__":

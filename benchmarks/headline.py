@@ -8,9 +8,10 @@ No quality is judged here; the notebook *Head to head* does that, on a narrower 
 
 import sys
 import time
-from pathlib import Path
 
-from softprune import artifacts, datasets, headtohead, requests, training
+from one_checkpoint import opened, record
+
+from softprune import artifacts, headtohead, requests
 
 METHODS = ("soft", "best", "ssd", "salun")
 
@@ -35,14 +36,11 @@ def measure(bench: requests.Bench, cls: int, methods=METHODS) -> list[dict]:
 def main(dataset: str, checkpoint: str, cls: str) -> None:
     """Measure, print, and write the record."""
     began = time.perf_counter()
-    images = datasets.load(dataset)
-    bench = requests.Bench(Path(checkpoint), images)
-    config = training.TrainConfig.from_dict(bench.sidecar["config"]).as_dict()
-    rows = measure(bench, images.class_indices(cls)[0])
+    bench = opened(dataset, checkpoint)
+    rows = measure(bench, bench.images.class_indices(cls)[0])
     for r in rows:
         print(f"{r['method']:10} {r['metric']:20} {r['value']:14,.5f} {r['unit']}")
-    made = artifacts.provenance(time.perf_counter() - began)
-    print(artifacts.write_record("headline", artifacts.short_hash(config), config, rows, made).name)
+    print(record("headline", bench, rows, began).name)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,9 @@ import sys
 import time
 from pathlib import Path
 
-from softprune import artifacts, audit, datasets, inturn, ladder, requests
-from softprune.errors import UserError
-from softprune.training import TrainConfig
+from one_checkpoint import config_of, opened, record
+
+from softprune import artifacts, audit, inturn, ladder, requests
 
 WEIGHTS = (0.0, 0.03, 0.1)
 # against an opponent that learns: longer, and with channels that may be turned up
@@ -61,17 +61,12 @@ def rows_of(bench: requests.Bench, retrained: dict[int, Path], log=print) -> lis
 def main(dataset: str, checkpoint: str) -> None:
     """Fit, measure, and write the record."""
     began = time.perf_counter()
-    try:
-        bench = requests.Bench(Path(checkpoint), datasets.load(dataset))
-    except UserError as error:
-        sys.exit(str(error))
-    config = TrainConfig.from_dict(bench.sidecar["config"])
-    if not (retrained := inturn.references(bench, config)):
+    bench = opened(dataset, checkpoint)
+    if not (retrained := inturn.references(bench, config_of(bench))):
         sys.exit(f"no network retrained without a class: type `softprune train --dataset {dataset} "
                  "--without CLASS` with the checkpoint's options")
     rows = rows_of(bench, retrained, lambda text: print(text, flush=True))
-    artifacts.write_record("readers", artifacts.short_hash(config.as_dict()), config.as_dict(),
-                           rows, artifacts.provenance(time.perf_counter() - began))
+    record("readers", bench, rows, began)
 
 
 if __name__ == "__main__":

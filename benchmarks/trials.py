@@ -8,12 +8,11 @@ training images, h' = g h + (1 - g) mu, which at the last site is a shift of the
 
 import sys
 import time
-from pathlib import Path
 
 import torch
+from one_checkpoint import opened, record
 
-from softprune import artifacts, datasets, requests
-from softprune.training import TrainConfig
+from softprune import artifacts, requests
 
 
 def compensated(bench: requests.Bench, cls: int, split: str, keep_mean: bool, **choice):
@@ -33,7 +32,7 @@ def compensated(bench: requests.Bench, cls: int, split: str, keep_mean: bool, **
 def main(dataset: str, checkpoint: str) -> None:
     """Each gate with and without the mean kept, its fraction chosen on the validation split."""
     began = time.perf_counter()
-    bench = requests.Bench(Path(checkpoint), datasets.load(dataset))
+    bench = opened(dataset, checkpoint)
     rows = []
     for gate in ("rank", "hard"):
         for keep_mean in (False, True):
@@ -51,9 +50,7 @@ def main(dataset: str, checkpoint: str) -> None:
                      for k in ("forgotten-mean", "forgotten-worst", "change-mean", "change-worst")]
             print(f"{gate:5} {name:10} fraction {best:g}: forgotten "
                   f"{100 * made['forgotten-mean']:.1f} %, others {100 * made['change-mean']:+.2f}")
-    config = TrainConfig.from_dict(bench.sidecar["config"]).as_dict()
-    artifacts.write_record("trials", artifacts.short_hash(config), config, rows,
-                           artifacts.provenance(time.perf_counter() - began))
+    record("trials", bench, rows, began)
 
 
 if __name__ == "__main__":

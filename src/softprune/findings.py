@@ -146,9 +146,9 @@ def networks(dataset: str) -> list[dict]:
         entry = dict(zip(kinds, at, strict=True)) | {"n": len(found)}
         entry["test"] = _mean(found, "original", "accuracy", split="test")
         entry["parameters"] = _mean(found, "original", "parameters")
-        told = found[0]["extra"]["rungs"]["best"]
-        entry["setting"] = setting("best", dataset, told)
-        entry["earlier"] = told != ladder.options("best", dataset).told()
+        fitted = [r["extra"]["rungs"]["best"] for r in found]
+        entry["setting"] = setting("best", dataset, fitted[0])
+        entry["earlier"] = any(f != ladder.options("best", dataset).told() for f in fitted)
         for method in (*METHODS, "inside"):
             told = ({"method": "best", "sites": "inside"} if method == "inside"
                     else {"method": method, "sites": "each"})

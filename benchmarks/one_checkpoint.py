@@ -1,0 +1,34 @@
+"""What benchmarks of one checkpoint share: opening it, and the record of what was measured."""
+
+import sys
+import time
+from pathlib import Path
+
+from softprune import artifacts, datasets, requests
+from softprune.errors import UserError
+from softprune.training import TrainConfig
+
+
+def opened(dataset: str, path: str) -> requests.Bench:
+    """A checkpoint with its data; leaves with one line where either is not there."""
+    try:
+        return requests.Bench(Path(path), datasets.load(dataset))
+    except UserError as error:
+        sys.exit(str(error))
+
+
+def config_of(bench: requests.Bench) -> TrainConfig:
+    """How the checkpoint was trained."""
+    return TrainConfig.from_dict(bench.sidecar["config"])
+
+
+def record(stage: str, bench: requests.Bench, rows: list[dict], began: float,
+           extra: dict | None = None) -> Path:
+    """Write a run record that is named by the checkpoint's training.
+
+    Args:
+        began: `time.perf_counter()` of the start.
+    """
+    config = config_of(bench).as_dict()
+    return artifacts.write_record(stage, artifacts.short_hash(config), config, rows,
+                                  artifacts.provenance(time.perf_counter() - began), extra)
