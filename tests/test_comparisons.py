@@ -7,13 +7,23 @@ from softprune import artifacts, book, comparisons
 
 def test_a_baseline_reaches_what_is_reported_at_most_two_points_below(monkeypatch):
     # reported of neggrad+: 89.91 - 94.89 = -4.98; of scrub 94.79 - 94.89 = -0.10
-    ours = {"neggrad+": {"change": -6.97}, "scrub": {"change": -2.11}}
+    ours = {"neggrad+": {"change": -6.97, "forgotten": 0.02},
+            "scrub": {"change": -2.11, "forgotten": 0.073}}
     monkeypatch.setattr(comparisons, "compared_row", lambda d, m: ours.get(m))
     found = {r["method"]: r for r in comparisons.beside_reported("cifar10")}
     assert set(found) == {"neggrad+", "scrub"}
     assert found["neggrad+"]["reported"] == pytest.approx(-4.98) and found["neggrad+"]["reached"]
     assert not found["scrub"]["reached"]
+    assert found["scrub"]["left-reported"] == 0 and found["scrub"]["left"] == pytest.approx(7.3)
     assert comparisons.beside_reported("digits") == []
+
+
+def test_baselines_without_a_reported_figure_are_named(monkeypatch):
+    # of CIFAR-100 pour-p alone is reported beside the retrained network
+    rows = [{"method": m, "change": 0.0, "forgotten": 0.0}
+            for m in ("soft", "best", "retrained", "pour-p", "ssd", "fine-tune")]
+    monkeypatch.setattr(comparisons, "compared_methods", lambda d: rows)
+    assert comparisons.unreported("cifar100") == ["fine-tune", "ssd"]
 
 
 def test_the_bars_verdict_and_the_claims(monkeypatch):

@@ -7,7 +7,7 @@ import statistics
 import nbformat
 import yaml
 
-from softprune import book, catalog, notebooks, paths
+from softprune import book, catalog, headtohead, notebooks, paths
 
 STAGE = "head-to-head"
 WITHIN = 2.0  # points that a baseline may lie below what is reported of it
@@ -34,10 +34,12 @@ def classes(dataset: str) -> list[str]:
     return [r["forget"] for r in _rows(dataset, method="soft", metric="js-confusion")]
 
 
-def _mean(dataset: str, method: str, metric: str, split: str | None = None) -> float | None:
+def _over_classes(dataset: str, method: str, metric: str, split: str | None = None,
+                  taken=statistics.fmean) -> float | None:
+    """The mean, or what `taken` makes of the values, over the page's classes."""
     where = {"method": method, "metric": metric} | ({"split": split} if split else {})
     values = [r["value"] for r in _rows(dataset, **where) if r["forget"] in classes(dataset)]
-    return statistics.fmean(values) if values else None
+    return taken(values) if values else None
 
 
 @functools.cache
@@ -45,23 +47,25 @@ def compared_methods(dataset: str) -> list[dict]:
     """A row a method, fastest request first: means over the classes of the page.
 
     Keys: `method`, `request` (s; select and edit), `ratio` to the plain method's, `prepare` (s, the
-    processor's where counted), `change` (points, retained test accuracy against the original's),
-    `forgotten`, `inside`, `refit` (shares), `js` (bits), `auc` (T1, modified entropy).
+    processor's where counted; medians, as in the page's own ledger), `change` (points, retained
+    test accuracy against the original's), `forgotten`, `inside`, `refit` (shares), `js` (bits),
+    `auc` (T1, modified entropy).
     """
-    before = _mean(dataset, "original", "accuracy", "retained-test")
+    before = _over_classes(dataset, "original", "accuracy", "retained-test")
     made = []
     for row in _rows(dataset, metric="time-request"):
         m = row["method"]
         made.append({
             "method": m, "request": row["value"],
             "ratio": _rows(dataset, method=m, metric="ratio-request-soft")[0]["value"],
-            "prepare": _mean(dataset, m, "cpu-prepare") or _mean(dataset, m, "time-prepare"),
-            "change": 100 * (_mean(dataset, m, "accuracy", "retained-test") - before),
-            "forgotten": _mean(dataset, m, "accuracy", "forgotten-test"),
-            "inside": _mean(dataset, m, "accuracy-inside-only"),
-            "refit": _mean(dataset, m, "accuracy-head-refit"),
-            "js": _mean(dataset, m, "js-confusion"),
-            "auc": _mean(dataset, m, "auc-t1-modified-entropy"),
+            "prepare": _over_classes(dataset, m, "cpu-prepare", taken=statistics.median_high)
+            or _over_classes(dataset, m, "time-prepare", taken=statistics.median_high),
+            "change": 100 * (_over_classes(dataset, m, "accuracy", "retained-test") - before),
+            "forgotten": _over_classes(dataset, m, "accuracy", "forgotten-test"),
+            "inside": _over_classes(dataset, m, "accuracy-inside-only"),
+            "refit": _over_classes(dataset, m, "accuracy-head-refit"),
+            "js": _over_classes(dataset, m, "js-confusion"),
+            "auc": _over_classes(dataset, m, "auc-t1-modified-entropy"),
         })
     return sorted(made, key=lambda r: r["request"])
 
@@ -136,7 +140,7 @@ def beside_reported(dataset: str) -> list[dict]:
     """Methods of ours that a paper reports on the same set: both changes of retained accuracy.
 
     Keys: `method`, `cite`, `reported` and `ours` (points, each against its own original), `reached`
-    (ours at most two points below).
+    (ours at most two points below); `left-reported` and `left` (percent of the class still right).
     """
     made = []
     for group in reported()["accuracies"]:
@@ -148,14 +152,21 @@ def beside_reported(dataset: str) -> list[dict]:
             if ours and r["method"] != "original":
                 gap = r["retained"] - before
                 made.append({"method": r["method"], "cite": group["cite"], "reported": gap,
-                             "ours": ours["change"], "reached": ours["change"] >= gap - WITHIN})
+                             "ours": ours["change"], "reached": ours["change"] >= gap - WITHIN,
+                             "left-reported": r["forgotten"], "left": 100 * ours["forgotten"]})
     return made
+
+
+def unreported(dataset: str) -> list[str]:
+    """Baselines on a set's page that no paper of `reported` has a figure for on that set."""
+    known = {r["method"] for r in beside_reported(dataset)} | {"original", *headtohead.OWN}
+    return sorted(r["method"] for r in compared_methods(dataset) if r["method"] not in known)
 
 
 def globals_for_pages() -> dict:
     """What pages may call."""
     own = (compared, compared_methods, compared_row, compared_turns, speed_bar, headlines, reported,
-           plain_fractions, beside_reported, tuning_of, seed_floor)
+           plain_fractions, beside_reported, unreported, tuning_of, seed_floor)
     return {f.__name__: f for f in own} | {"compared_classes": classes}
 
 
