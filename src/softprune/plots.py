@@ -13,6 +13,7 @@ import numpy as np
 matplotlib.use("agg", force=False)
 import matplotlib.pyplot as plt
 import seaborn as sns
+from matplotlib.transforms import Bbox
 
 # Okabe and Ito: told apart with every common colour blindness
 INK, BLUE, ORANGE, GREEN, RED, PURPLE, GREY = (
@@ -416,12 +417,21 @@ def _kind(method: str) -> tuple[str, str]:
     return INK, "."
 
 
-def _place(axis, points: list[tuple[float, float, str, str]]) -> None:
-    """Label every point beside it, at the first of a few offsets where no other label lies."""
+def _place(axis, points: list[tuple[float, float, str, str]], texts=()) -> None:
+    """Label every point beside it, at the first of a few offsets where nothing else lies.
+
+    Args:
+        points: x, y, label, colour. texts: what stands on the axis already.
+    """
     figure = axis.figure
     figure.canvas.draw()
-    taken = []
+    taken = [t.get_window_extent() for t in texts]
+    reach = 6 * figure.dpi / 72  # half a marker and some air, in pixels
+    marks = {text: Bbox.from_extents(*(axis.transData.transform((x, y)) + side
+                                       for side in (-reach, reach)))
+             for x, y, text, _ in points}
     for x, y, text, colour in sorted(points):
+        others = [box for name, box in marks.items() if name != text]
         for dx, dy in ((6, 5), (6, -11), (-6, 5), (-6, -11), (6, 15), (6, -21), (-6, 15),
                        (-6, -21), (6, 25), (-6, 25), (6, 35), (6, -31)):
             label = axis.annotate(text, (x, y), (dx, dy), textcoords="offset points", color=colour,
@@ -429,7 +439,7 @@ def _place(axis, points: list[tuple[float, float, str, str]]) -> None:
                                   arrowprops={"arrowstyle": "-", "lw": 0.4, "color": GREY}
                                   if abs(dy) > 12 else None)
             box = label.get_window_extent()
-            if not any(box.overlaps(other) for other in taken):
+            if not any(box.overlaps(other) for other in taken + others):
                 break
             if (dx, dy) != (6, -31):
                 label.remove()
@@ -452,19 +462,20 @@ def quality_against_time(points: list[dict], limit: float, floor: float | None =
         axis.plot(p["seconds"], p["distance"], marker, color=colour, ms=size, zorder=4)
         labels.append((p["seconds"], p["distance"], p["method"], colour))
     axis.axvline(limit, color=GREY, ls=":", zorder=1)
+    texts = []
     if floor is not None:
         axis.axhline(floor, color=GREEN, ls=":", zorder=1)
-        axis.text(0.01, floor, "retrained, other seeds", color=GREEN, fontsize=7.5, va="top",
-                  transform=axis.get_yaxis_transform())
+        texts.append(axis.text(0.42, floor, "retrained, other seeds", color=GREEN, fontsize=7.5,
+                               va="bottom", ha="center", transform=axis.get_yaxis_transform()))
     axis.set(xscale="log", xlabel="request: select and edit (s)",
              ylabel="confusion row's distance\nfrom the retrained model's (bit)")
     times = [p["seconds"] for p in points] + [limit]
-    axis.set_xlim(min(times) / 3, max(times) * 8)
+    axis.set_xlim(min(times) / 8, max(times) * 8)
     top = max(p["distance"] for p in points)
     axis.set_ylim(-0.09 * max(top, 0.1), 1.2 * max(top, 0.1))
     axis.text(limit, axis.get_ylim()[1], " all weights read and written once", color=GREY,
               fontsize=7.5, va="top")
-    _place(axis, labels)
+    _place(axis, labels, texts)
     parts = [f"{p['method']} {p['seconds']:.2g} s, {p['distance']:.3f} bit"
              for p in sorted(points, key=lambda p: p["seconds"])]
     return figure, (

@@ -1,0 +1,23 @@
+"""Labels of a scatter lie on nothing else, however close its points."""
+
+import itertools
+
+import matplotlib.pyplot as plt
+
+from softprune import plots
+
+
+def test_labels_lie_on_no_other_label_and_no_other_marker():
+    named = [("hard", 1.0e-4, 0.30), ("soft", 1.1e-4, 0.30), ("retrained", 1.0, 0.0),
+             ("best", 1.05e-4, 0.32), ("head-mask", 0.5e-4, 0.0),
+             ("pour-p", 6.0e-5, 0.15), ("cse", 8.5e-5, 0.17), ("random-channels", 0.5e-4, 1.0)]
+    points = [{"method": m, "seconds": s, "distance": d} for m, s, d in named]
+    figure, _ = plots.quality_against_time(points, limit=2e-4, floor=0.03)
+    axis, (methods, *_) = figure.axes[0], zip(*named, strict=True)
+    boxes = {t.get_text(): t.get_window_extent() for t in axis.texts}
+    assert set(methods) < set(boxes)
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes.values(), 2))
+    for method, seconds, distance in named:
+        at = axis.transData.transform((seconds, distance))
+        assert not any(box.contains(*at) for text, box in boxes.items() if text != method)
+    plt.close(figure)
