@@ -20,8 +20,10 @@ POOL = 20_000
 
 
 def settings(chosen: ladder.FitOptions) -> dict[str, ladder.FitOptions]:
-    """What is compared, by the name of a row: the choice, and more retained images to draw from."""
-    return {"chosen": chosen, "more-images": dataclasses.replace(chosen, pool=POOL)}
+    """What is compared, by the name of a row: the choice, more retained images to draw from, and
+    twice the steps."""
+    return {"chosen": chosen, "more-images": dataclasses.replace(chosen, pool=POOL),
+            "more-steps": dataclasses.replace(chosen, steps=2 * chosen.steps)}
 
 
 def rows_of(bench: requests.Bench, log=print) -> tuple[list[dict], dict]:

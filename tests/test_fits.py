@@ -22,17 +22,18 @@ def quick(monkeypatch):
 
 def test_every_setting_is_fitted_from_every_seed_and_read_by_the_book(smoke, quick, monkeypatch):
     rows, told = fits.rows_of(smoke, lambda text: None)
-    assert list(told) == ["chosen", "more-images"]
+    assert list(told) == ["chosen", "more-images", "more-steps"]
     assert told["chosen"]["pool"] == 200 and told["more-images"]["pool"] == 20_000
+    assert told["more-steps"]["steps"] == 40 and told["more-steps"]["pool"] == 200
     value = {(r["method"], r["gate"], r["metric"]): r["value"] for r in rows}
-    assert len(value) == len(rows) == 2 * 2 * 5
+    assert len(value) == len(rows) == 2 * 3 * 5
     changes = {v for (_, _, metric), v in value.items() if metric == "change-mean"}
     assert len(changes) > 1, "seeds and settings make a difference"
     assert {r["n"] for r in rows if r["metric"] == "change-mean"} == {3}
     record = {"stage": "fits", "rows": rows, "extra": {"settings": told},
               "parameters": {"dataset": "digits", "width": 8}}
     monkeypatch.setattr(book, "records", lambda: [record])
-    first, more = findings.fits("digits")
+    first, more, _ = findings.fits("digits")
     assert first["n"] == 2 and first["gain"][0] == 0 and first["classes"] == 3
     own = [[value[m, f"seed-{s}", "change-mean"] for s in (0, 1)] for m in ("chosen", more["name"])]
     assert more["gain"][0] == pytest.approx(sum(own[1]) / 2 - sum(own[0]) / 2)
