@@ -36,6 +36,16 @@ def test_batched_agrees_with_one_by_one():
     slow = sum(orthogonality.so(w) for w in weights)
     assert orthogonality.so_batched(weights).item() == pytest.approx(slow.item(), rel=1e-5)
     assert orthogonality.penalty(model, "so").item() == pytest.approx(slow.item(), rel=1e-5)
+    generic = torch.autograd.grad(3 * slow, weights)  # of the definition, layer by layer
+    own = torch.autograd.grad(3 * orthogonality.so_batched(weights), weights)
+    for a, b in zip(own, generic, strict=True):
+        assert torch.allclose(a, b, rtol=1e-4, atol=1e-5 * b.abs().max().item())
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 3, 3), (7, 2, 1, 1)])  # wide, and taller than wide
+def test_the_gradient_of_so_is_that_of_finite_differences(shape):
+    weights = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for _ in range(2)]
+    assert torch.autograd.gradcheck(lambda *w: orthogonality.so_batched(list(w)), weights)
 
 
 @pytest.mark.parametrize("stride", [1, 2])

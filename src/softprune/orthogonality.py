@@ -95,9 +95,30 @@ def residuals(weights: list[Tensor]) -> list[Tensor]:
             for _, k in by_shape(weights)]
 
 
+class _SquaredResidual(torch.autograd.Function):
+    """Sum of ||K K^T - I||_F^2 over stacked kernels (layers, rows, columns).
+
+    Its gradient, 4 (K K^T - I) K, is one product; the generic one is two, and the penalty is paid
+    in every step.
+    """
+
+    @staticmethod
+    def forward(ctx, kernels: Tensor) -> Tensor:
+        residual = torch.bmm(kernels, kernels.transpose(1, 2))
+        residual.diagonal(dim1=1, dim2=2).sub_(1)
+        ctx.save_for_backward(kernels, residual)
+        return residual.square().sum()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Tensor) -> Tensor:
+        kernels, residual = ctx.saved_tensors
+        return torch.bmm(residual, kernels).mul_(4 * grad)
+
+
 def so_batched(weights: list[Tensor]) -> Tensor:
-    """Sum of `so` over layers."""
-    return torch.stack([r.square().sum() for r in residuals(weights)]).sum()
+    """Sum of `so` over layers, one pair of products for all of one shape."""
+    return torch.stack([_SquaredResidual.apply(k) for _, k in by_shape(weights)]).sum()
 
 
 def spectral(residual: Tensor, steps: int = 6) -> Tensor:
