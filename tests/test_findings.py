@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from softprune import artifacts, book, findings, ladder, paths
+from softprune import artifacts, book, catalog, findings, ladder, paths
 from softprune.errors import UserError
 
 BASE = dataclasses.asdict(ladder.base("best", "cifar10"))
@@ -131,6 +131,30 @@ def test_networks_side_by_side(use, monkeypatch):
     assert [(r["architecture"], r["seed"]) for r in found] == [
         ("resnet18", 0), ("resnet18", 1), ("vgg16", 0)]
     assert found[0]["gap"] == pytest.approx(-2) and found[0]["retrained"] == pytest.approx(0.455)
+
+
+def test_the_front_table_has_the_page_then_wider_networks_and_says_what_meets_the_bar(
+        use, monkeypatch):
+    page = [artifacts.row("soft", "accuracy", 0.1, split="forgotten-test", forget="cat", n=1000)]
+    use([seeds_record(0, 3), seeds_record(0, 3, width=32), seeds_record(0, 3, width=8),
+         seeds_record(0, 3, width=32, penalty="none"),
+         seeds_record(0, 9, width=32, architecture="vgg16"), made("soft-pruning", "abc", page)])
+    monkeypatch.setattr(book, "pages", lambda: ["cifar10"])
+    monkeypatch.setattr(book, "page_key", lambda d, stage="": "abc")
+    monkeypatch.setattr(book, "identity", lambda d: {
+        "architecture": "resnet18", "width": 16, "profile": "laptop"})
+    good = dict(zip(book.TURN, (0.02, 1.0, -0.4, -0.9), strict=True)) | {"n": 10}
+    turns = {"soft": good | {"forgotten-mean": 0.06}, "hard": good,
+             "best": good | {"change-worst": -1.1}}
+    monkeypatch.setattr(book, "in_turn", lambda d, m: turns[m])
+    monkeypatch.setattr(book, "inside_turn", lambda d: None)
+    monkeypatch.setattr(catalog, "catalog", lambda: {"cifar10": {"title": "CIFAR-10"}})
+    first, second = findings.front_table()
+    assert first["name"] == "CIFAR-10, width 16" and first["inside"] is None
+    assert [first[m]["met"] for m in findings.FRONT] == [False, True, False]
+    assert second["name"] == "CIFAR-10, width 32" and "90.0 % right before" in second["title"]
+    assert second["inside"] == 7 and second["soft"]["classes"] == 10
+    assert not any(second[m]["met"] for m in findings.FRONT)  # one percent is left on average
 
 
 def test_networks_that_differ_in_epochs_alone_say_so(use):

@@ -4,10 +4,11 @@ import dataclasses
 import json
 import statistics
 
-from softprune import book, choosing, ladder, paths, requests
+from softprune import book, catalog, choosing, ladder, paths, requests
 from softprune.errors import UserError
 
 METHODS = ("soft", "hard", *ladder.RUNGS)
+FRONT = ("soft", "hard", "best")  # what the front page shows of them
 
 
 def chosen() -> dict:
@@ -277,6 +278,44 @@ def side_by_side() -> list[str]:
     return [d for d in book.pages() if len(networks(d)) > 1]
 
 
+def wider(dataset: str) -> list[dict]:
+    """Those of `networks` that differ from the page's own in that they are wider (and longer
+    trained, where wide ones are)."""
+    own = book.identity(dataset)
+    return [e for e in networks(dataset) if e["penalty"] == "so"
+            and e["architecture"] == own["architecture"] and e["width"] > own["width"]]
+
+
+def front_table() -> list[dict]:
+    """The front page's table: each page's network, then the wider ones.
+
+    Returns:
+        Dicts with `dataset`, `name`, `title` (the name with profile and accuracy), `inside` (what
+        `best` leaves under the untouched classifier; None if not measured), and a dict a method of
+        `FRONT` as in `networks`, with `met`: whether it meets the whole bar.
+    """
+    titles, made = {d: c["title"] for d, c in catalog.catalog().items()}, []
+    for d in book.pages():
+        own, inside = book.identity(d), book.inside_turn(d)
+        turns = {m: book.in_turn(d, m) for m in FRONT}
+        name = f"{titles[d]}, width {own['width']}"
+        made.append({"dataset": d, "name": name, "title": f"{name} ({own['profile']})",
+                     "inside": inside["forgotten-mean"] if inside else None}
+                    | {m: {"forgotten": t["forgotten-mean"], "worst": t["forgotten-worst"],
+                           "change": t["change-mean"], "change-worst": t["change-worst"],
+                           "classes": t["n"]} for m, t in turns.items()})
+    for d in side_by_side():
+        for e in wider(d):
+            name = f"{titles[d]}, {e['label'].split(', ', 1)[1]}"
+            title = f"{name} ({e['profile']}), {100 * e['test']:.1f} % right before"
+            made.append({"dataset": d, "name": name, "title": title,
+                         "inside": e["inside"]["forgotten"]} | {m: dict(e[m]) for m in FRONT})
+    for row in made:
+        for m in FRONT:
+            row[m]["met"] = met(row["dataset"], row[m])
+    return made
+
+
 def met(dataset: str, told: dict) -> bool:
     """Whether one method's numbers in `networks` meet the whole bar."""
     key = {"key": book.page_key(dataset), "stage": "soft-pruning"}
@@ -311,5 +350,6 @@ def helpers() -> dict:
             "beside_retrained": beside_retrained, "networks": networks, "refitted": refitted,
             "sequence_ends": sequence_ends, "searched": searched, "trials_meet": trials_meet,
             "side_by_side": side_by_side, "readers": readers, "fits": fits, "met": met,
+            "wider": wider, "front_table": front_table,
             "rungs": ladder.RUNGS, "limit": choosing.LIMIT, "limit_inside": choosing.INSIDE,
             "loss": choosing.LOSS}
