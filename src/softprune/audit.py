@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from softprune import datasets, evaluation, ladder, models, pruning
+from softprune import datasets, devices, evaluation, ladder, models, pruning
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +43,14 @@ def gather(images: datasets.ImageSet, forget: int, train: int = 5000, test: int 
     order = torch.randperm(len(rest), generator=torch.Generator().manual_seed(0))
     both = torch.cat([own, rest[order[: test // 2]]])
 
+    device = devices.pick_device()
+
     def floats(p):
-        return datasets.normalise(p, images.mean, images.std)
+        return datasets.normalise(p.to(device), images.mean, images.std)
 
     return Evidence(forget=forget, classes=len(images.class_names), train=floats(pixels[few]),
-                    train_labels=labels[few], test=floats(held[both]),
-                    test_labels=held_labels[both])
+                    train_labels=labels[few].to(device), test=floats(held[both]),
+                    test_labels=held_labels[both].to(device))
 
 
 @torch.no_grad()
@@ -115,9 +117,9 @@ def nearest(train: Tensor, labels: Tensor, test: Tensor, k: int = 10) -> Tensor:
     """Labels (M,) by vote of the k nearest in cosine similarity; ties go to the nearer."""
     near = F.normalize(test, dim=1) @ F.normalize(train, dim=1).T
     top = near.topk(min(k, len(train)), dim=1)
-    votes = torch.zeros(len(test), int(labels.max()) + 1)
+    votes = torch.zeros(len(test), int(labels.max()) + 1, device=test.device)
     # a vote's weight falls so slowly with rank that it only decides ties
-    weights = 1 - 1e-3 * torch.arange(top.indices.shape[1])
+    weights = 1 - 1e-3 * torch.arange(top.indices.shape[1], device=test.device)
     votes.scatter_add_(1, labels[top.indices], weights.expand(len(test), -1).contiguous())
     return votes.argmax(1)
 
@@ -206,7 +208,7 @@ def renormalise(model: nn.Module, below: float = 0.7) -> nn.Module:
         strength = sum(channel_norms(w, shape).square() for w, shape in targets).sqrt()
         usual = strength.median()
         low = (strength < below * usual) & (strength > 1e-6 * usual)
-        factor = torch.where(low, usual / strength.clamp_min(1e-12), torch.ones(()))
+        factor = torch.where(low, usual / strength.clamp_min(1e-12), 1.0)
         for weight, shape in targets:
             weight.mul_(factor.view(shape))
     return undone
@@ -285,10 +287,10 @@ def noisy_recall(model: nn.Module, evidence: Evidence, scale: float = 0.2, draws
         scale: deviation of the noise, in deviations of the images.
     """
     x = evidence.test[evidence.own]
-    found = torch.zeros(len(x), dtype=torch.bool)
+    found = torch.zeros(len(x), dtype=torch.bool, device=x.device)
     for draw in range(draws):
         generator = torch.Generator().manual_seed(draw)
-        z = answer(model, x + scale * torch.randn(x.shape, generator=generator))
+        z = answer(model, x + scale * torch.randn(x.shape, generator=generator).to(x))
         found |= z.argmax(1) == evidence.forget
     return found.double().mean().item()
 

@@ -121,9 +121,10 @@ def _longest(dataset: str, method: str) -> dict:
     `rows`: gates fitted by an earlier setting do not count."""
     page = page_record("soft-pruning", dataset)
     found = [{"stage": "soft-pruning", "key": page["key"]}]
+    fitted = inturn.rungs(dataset, page["parameters"]["profile"])
     for r in records():
         alike = r["stage"] == "seeds" and r["parameters"].items() <= page["parameters"].items()
-        if alike and r["extra"]["rungs"] == inturn.rungs(dataset):
+        if alike and r["extra"]["rungs"] == fitted:
             found.append({"stage": "seeds", "key": r["key"]})
 
     def classes(where: dict) -> int:

@@ -51,7 +51,9 @@ AXES: dict[str, list[list[dict]]] = {
 FURTHER: dict[str, list[list[dict]]] = {
     "best": [
         [{"sites": "late,last", "keep": "teacher", "margin": 1.5, "pool": 6000, "most": 3.0,
-          "under": u} for u in (0.3, 0.5, 0.7)],
+          "under": u} for u in (0.3, 0.5, 0.7, 1.0)],
+        [{"steps": 160}],
+        [{"margin": m} for m in (1.75, 2.0, 2.5)],
         [{"sites": "all", "keep": "teacher", "margin": m} for m in (1.0, 0.7, 0.5)],
     ],
 }
@@ -204,7 +206,7 @@ def choose(bench: requests.Bench, rung: str, log=None, axes: list | None = None)
         extra.append(t["options"].told() | {"chosen": t["options"] == best})
     artifacts.write_record("ladder", key, parameters, rows,
                            artifacts.provenance(time.perf_counter() - began), {"trials": extra})
-    remember(bench.images.name, rung, best, key)
+    remember(ladder.chosen_under(bench.images.name, parameters["profile"]), rung, best, key)
     return best
 
 
@@ -227,11 +229,15 @@ def known_trials(parameters: dict, key: str) -> list[dict]:
     return made
 
 
-def remember(dataset: str, rung: str, best: FitOptions, key: str) -> None:
-    """Write a choice into `data/ladder.json`: what differs from the rung's base, and the record."""
-    base = ladder.base(rung, dataset).told()
+def remember(entry: str, rung: str, best: FitOptions, key: str) -> None:
+    """Write a choice into `data/ladder.json`: what differs from the rung's base, and the record.
+
+    Args:
+        entry: of `ladder.chosen_under`.
+    """
+    base = ladder.base(rung, entry.split("/")[0]).told()
     moved = {k: v for k, v in best.told().items() if v != base.get(k)}
     path = paths.root() / "data" / "ladder.json"
     chosen = json.loads(path.read_text()) if path.exists() else {}
-    chosen.setdefault(dataset, {})[rung] = {"set": moved, "record": key}
+    chosen.setdefault(entry, {})[rung] = {"set": moved, "record": key}
     artifacts.write_json(path, chosen)

@@ -43,7 +43,7 @@ def accuracy(logits: Tensor, labels: Tensor) -> float:
 
 def is_forgotten(labels: Tensor, forget) -> Tensor:
     """True (N,) where the label is one of the classes to forget."""
-    return torch.isin(labels, torch.tensor(list(forget), dtype=labels.dtype))
+    return torch.isin(labels, torch.tensor(list(forget), dtype=labels.dtype, device=labels.device))
 
 
 def accuracy_rows(
@@ -94,9 +94,9 @@ def head_refit(features: Tensor, labels: Tensor, classes: int, steps: int = 50) 
     """
     mean, std = features.mean(0), features.std(0)
     live = std > 1e-6 * std.max()
-    scale = torch.where(live, 1 / std.clamp_min(1e-12), torch.zeros(()))
+    scale = torch.where(live, 1 / std.clamp_min(1e-12), 0.0)
     x = (features - mean) * scale
-    head = nn.Linear(features.shape[1], classes)
+    head = nn.Linear(features.shape[1], classes, device=features.device)
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
     solver = torch.optim.LBFGS(head.parameters(), max_iter=steps, line_search_fn="strong_wolfe")

@@ -149,7 +149,8 @@ def networks(dataset: str) -> list[dict]:
         entry["parameters"] = _mean(found, "original", "parameters")
         fitted = [r["extra"]["rungs"]["best"] for r in found]
         entry["setting"] = setting("best", dataset, fitted[0])
-        entry["earlier"] = any(f != ladder.options("best", dataset).told() for f in fitted)
+        entry["earlier"] = any(f != ladder.options(
+            "best", dataset, entry["profile"]).told() for f in fitted)
         for method in (*METHODS, "inside"):
             told = ({"method": "best", "sites": "inside"} if method == "inside"
                     else {"method": method, "sites": "each"})

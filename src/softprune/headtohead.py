@@ -164,15 +164,17 @@ class Contest:
         pixels, labels = self.access.part((int(labels[0]),), True)
         full = len(labels) // min(recipe.batch_size, len(labels))
         few = torch.randperm(len(labels))[: recipe.batch_size * min(steps, full)]
+        device = self.bench.device
+        pixels, labels = pixels[few].to(device), labels[few].to(device)
         model = copy.deepcopy(self.bench.model).requires_grad_(True)
-        solver, present = training.make_optimizer(model, recipe), torch.ones(
-            len(self.images.class_names))
+        solver = training.make_optimizer(model, recipe)
+        present = torch.ones(len(self.images.class_names), device=device)
         total, sides = [0.0, 0.0], [training.side_at(recipe, e) for e in range(recipe.epochs)]
         for side in set(sides):
             for _ in range(2):
                 worked = time.process_time()
-                entry = training.train_epoch(recipe, model, solver, pixels[few], labels[few],
-                                             present, self.images, sides.index(side))
+                entry = training.train_epoch(recipe, model, solver, pixels, labels, present,
+                                             self.images, sides.index(side))
                 worked = time.process_time() - worked
             for i, taken in enumerate((entry["seconds"], worked)):
                 total[i] += taken * full / min(steps, full) * sides.count(side)
@@ -188,7 +190,7 @@ class Contest:
         if (after := readout(self.bench.model, model)) is not None:
             features = after(self.bench.outputs("test")[0] if cls is None else self._seen(cls))
             with torch.inference_mode():
-                return features, model.fc(features)
+                return features, read(model, features)
         pixels = self.images.test_images if cls is None else self.access.train[0][self.sample(cls)]
         return evaluation.predict(model, pixels, self.images.mean, self.images.std)
 
@@ -221,7 +223,7 @@ class Contest:
             head = evaluation.head_refit(seen[few], labels[index][few], outcome.test.shape[1])
             outcome.refit = evaluation.accuracy(head(features[own]), self.images.test_labels[own])
             with torch.no_grad():
-                under = self.bench.model.fc(features)
+                under = read(self.bench.model, features)
         if outcome.method == "retrained":  # its features were never read by the other classifier
             under = outcome.test
         outcome.inside = evaluation.accuracy(under[own], self.images.test_labels[own])
@@ -266,7 +268,12 @@ def readout(original: nn.Module, model: nn.Module) -> Callable[[Tensor], Tensor]
     matrix = now[extra[0]] if extra else None
     if any(not torch.equal(v, now[k]) for k, v in before.items() if not k.startswith("fc.")):
         return None
-    return (lambda f: f) if matrix is None else (lambda f: f @ matrix)
+    return (lambda f: f) if matrix is None else (lambda f: f @ matrix.to(f))
+
+
+def read(model: nn.Module, features: Tensor) -> Tensor:
+    """The classifier's logits (N, C) of features (N, d) that lie on the CPU, on the CPU."""
+    return model.fc(features.to(model.fc.weight)).cpu()
 
 
 def run(contest: Contest, classes: Iterable[int], methods, reference: Callable[[int], nn.Module],

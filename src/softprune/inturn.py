@@ -121,9 +121,9 @@ def measure(bench: requests.Bench, every: int = 1,
     return artifacts.write_record("seeds", artifacts.short_hash(config.as_dict()),
                                   config.as_dict(), rows,
                                   artifacts.provenance(time.perf_counter() - began),
-                                  {"rungs": rungs(bench.images.name)})
+                                  {"rungs": rungs(bench.images.name, config.profile)})
 
 
-def rungs(dataset: str) -> dict[str, dict]:
+def rungs(dataset: str, profile: str) -> dict[str, dict]:
     """How each rung's gates are fitted: settings are searched anew, records stay."""
-    return {rung: ladder.options(rung, dataset).told() for rung in ladder.RUNGS}
+    return {rung: ladder.options(rung, dataset, profile).told() for rung in ladder.RUNGS}

@@ -85,15 +85,27 @@ def base(rung: str, dataset: str) -> FitOptions:
     return FitOptions()
 
 
-def options(rung: str, dataset: str) -> FitOptions:
+def chosen_under(dataset: str, profile: str) -> str:
+    """The entry of `data/ladder.json` that a profile's choice stands in: full-size networks have
+    their own, `<data set>/paper`.
+
+    Example:
+        >>> chosen_under("cifar10", "paper"), chosen_under("cifar10", "laptop")
+        ('cifar10/paper', 'cifar10')
+    """
+    return f"{dataset}/paper" if profile == "paper" else dataset
+
+
+def options(rung: str, dataset: str, profile: str = "") -> FitOptions:
     """The setting of a rung, one for all classes of a data set: as `choosing` left it.
 
-    `data/ladder.json` holds what `softprune fit --choose` chose on the validation split; a set that
-    is not in it is fitted from the base.
+    `data/ladder.json` holds what `softprune fit --choose` chose on the validation split; a profile
+    that has no entry of its own takes the set's, and a set that is not in it the base.
     """
     path = paths.root() / "data" / "ladder.json"
     chosen = json.loads(path.read_text()) if path.exists() else {}
-    changed = chosen.get(dataset, {}).get(rung, {}).get("set", {})
+    own = chosen.get(chosen_under(dataset, profile), {})
+    changed = (own.get(rung) or chosen.get(dataset, {}).get(rung, {})).get("set", {})
     return dataclasses.replace(base(rung, dataset), **changed)
 
 
@@ -318,7 +330,7 @@ def prepare(
 
     Each class is written as soon as it is fitted, so what is stopped resumes.
     """
-    wanted = options(rung, images.name)
+    wanted = options(rung, images.name, artifacts.read_sidecar(checkpoint)["config"]["profile"])
     path = artifacts.companion(checkpoint, f"gates-{rung}")
     mark = {"options": json.dumps(wanted.told(), sort_keys=True),
             "weights": artifacts.sha256(checkpoint)}

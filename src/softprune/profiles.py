@@ -22,18 +22,21 @@ RECIPES: dict[str, dict[str, dict]] = {
         # images by heart
         "laptop": _RESNET | {"width": 32, "epochs": 40, "sides": ((0.25, 16), (0.6, 24)),
                              "pad": 4, "cutout": 12},
-        "paper": _RESNET | {"width": 64, "epochs": 60, "pad": 4},
+        "paper": _RESNET | {"width": 64, "epochs": 40, "sides": ((0.25, 16), (0.6, 24)),
+                            "pad": 4, "cutout": 12},
     },
     "cifar100": {
         "smoke": _SMOKE | {"per_class": 10},
         "laptop": _RESNET | {"width": 32, "epochs": 20, "sides": ((0.25, 16), (0.6, 24))},
-        "paper": _RESNET | {"width": 64, "epochs": 60, "pad": 4},
+        "paper": _RESNET | {"width": 64, "epochs": 50, "sides": ((0.25, 16), (0.6, 24)),
+                            "pad": 4, "cutout": 8},
     },
     "tiny-imagenet-200": {
         "smoke": _SMOKE | {"per_class": 4},
         "laptop": _RESNET | {"width": 32, "epochs": 14, "sides": ((0.3, 32), (0.65, 48)),
                              "pad": 4},
-        "paper": _RESNET | {"width": 64, "epochs": 60, "pad": 8},
+        "paper": _RESNET | {"width": 64, "epochs": 40, "sides": ((0.3, 32), (0.65, 48)),
+                            "pad": 8, "cutout": 16, "batch_size": 512, "peak_lr": 0.4},
     },
 }
 

@@ -72,7 +72,8 @@ class Bench:
     @functools.cached_property
     def fitter(self) -> ladder.Fitter:
         """Fits `best` gates for several classes together."""
-        return ladder.Fitter(self.model, self.images, ladder.options("best", self.images.name))
+        return ladder.Fitter(self.model, self.images, ladder.options(
+            "best", self.images.name, self.sidecar["config"]["profile"]))
 
     def together(self, forget) -> pruning.Gates:
         """Gates of `best`'s setting, fitted for all classes of a request at once: it needs training

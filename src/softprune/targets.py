@@ -87,7 +87,7 @@ def _answers(shadows: Shadows, k: int, forget: int, methods, pixels: Tensor, opt
             rung = method.removesuffix(MASKED)
             if rung in ladder.RUNGS:
                 if rung not in fitted:
-                    options_ = ladder.options(rung, images.name)
+                    options_ = ladder.options(rung, images.name, shadows.config.profile)
                     fitted[rung] = ladder.Fitter(model, own, options_).fit((forget,))
                 gates = fitted[rung]
             else:

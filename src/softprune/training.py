@@ -245,6 +245,8 @@ def train(
     if found := find_checkpoint(config, images.data_hash):
         return found
     device = pick_device()
+    # every step has the same shapes: kernels are tried out once, the fastest is kept
+    torch.backends.cudnn.benchmark = True
     train_images, train_labels = images.split("train")
     present = torch.ones(len(images.class_names))
     present[list(left_out)] = 0
