@@ -27,7 +27,7 @@ RECIPES: dict[str, dict[str, dict]] = {
     },
     "cifar100": {
         "smoke": _SMOKE | {"per_class": 10},
-        "laptop": _RESNET | {"width": 32, "epochs": 20, "sides": ((0.25, 16), (0.6, 24))},
+        "laptop": _RESNET | {"width": 32, "epochs": 24, "sides": ((0.25, 16), (0.6, 24))},
         "paper": _RESNET | {"width": 64, "epochs": 50, "sides": ((0.25, 16), (0.6, 24)),
                             "pad": 4, "cutout": 8},
     },
