@@ -63,3 +63,19 @@ def test_gates_are_fitted_for_some_classes_and_those_with_a_reference(
              if (r["method"], r["metric"], r.get("forget")) == ("best", "accuracy", "three"))
     logits, labels = smoke.method_logits("best", (3,), "test"), smoke.images.test_labels
     assert kept == pytest.approx(requests.retained_and_forgotten(logits, labels, (3,))[0])
+
+
+def test_what_was_measured_beside_an_absent_reference_stays_for_the_same_weights_alone(
+        smoke, quick, monkeypatch):
+    def beside():
+        record, = artifacts.read_records("digits", "smoke", "seeds")
+        return [r for r in record["rows"] if r.get("forget") == "three"]
+
+    inturn.measure(smoke, every=5)
+    first = beside()
+    monkeypatch.setattr(inturn, "references", lambda *_: {})
+    inturn.measure(smoke, every=5)
+    assert first and beside() == first
+    monkeypatch.setitem(smoke.sidecar, "sha256", "of other weights")
+    inturn.measure(smoke, every=5)
+    assert beside() == []

@@ -227,7 +227,8 @@ def fits(dataset: str) -> list[dict]:
     one first.
 
     Returns:
-        Dicts with `name`, `setting`, `width`, `n` seeds, `classes`, and over seeds the means
+        Dicts with `name`, `setting`, `present` (whether gates have that setting now), `width`, `n`
+        seeds, `classes`, and over seeds the means
         `forgotten`, `inside`, `change` (points; `least` and `most` are its extremes), `prepare`
         (seconds), and `gain`: (mean, low, high) of the change less the chosen setting's, paired
         by seed.
@@ -244,6 +245,7 @@ def fits(dataset: str) -> list[dict]:
             gain = [a - b for a, b in zip(change, over("change-mean", "chosen"), strict=True)]
             made.append({
                 "name": name, "setting": setting("best", dataset, options), "n": len(change),
+                "present": options == ladder.options("best", dataset).told(),
                 "width": record["parameters"]["width"],
                 "classes": next(r["n"] for r in record["rows"] if r["metric"] == "change-mean"),
                 "forgotten": statistics.fmean(over("forgotten-mean")),

@@ -118,10 +118,20 @@ def measure(bench: requests.Bench, every: int = 1,
     rows, turns = in_turn_rows(bench, said, some, log)
     rows += edit_rows(bench, said)
     rows += beside_retrained(bench, retrained, turns, said)
-    return artifacts.write_record("seeds", artifacts.short_hash(config.as_dict()),
-                                  config.as_dict(), rows,
-                                  artifacts.provenance(time.perf_counter() - began),
-                                  {"rungs": rungs(bench.images.name, config.profile)})
+    key = artifacts.short_hash(config.as_dict())
+    extra = {"rungs": rungs(bench.images.name, config.profile), "weights": bench.sidecar["sha256"]}
+    rows += measured_before(config, key, extra, {bench.images.class_names[c] for c in retrained})
+    return artifacts.write_record("seeds", key, config.as_dict(), rows,
+                                  artifacts.provenance(time.perf_counter() - began), extra)
+
+
+def measured_before(config, key: str, extra: dict, here: set[str]) -> list[dict]:
+    """Rows of an earlier record beside references that are not among `here`: a reference's file may
+    be elsewhere, what was measured with it stays. Only of the same weights and gates.
+    """
+    return [row for record in artifacts.read_records(config.dataset, config.profile, "seeds")
+            if record["key"] == key and record["extra"] == extra
+            for row in record["rows"] if row.get("forget") and row["forget"] not in here]
 
 
 def rungs(dataset: str, profile: str) -> dict[str, dict]:

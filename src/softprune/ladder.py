@@ -75,7 +75,7 @@ class FitOptions:
 
 
 def base(rung: str, dataset: str) -> FitOptions:
-    """Where the search for a rung's setting begins: batches and steps, which are not searched."""
+    """Where the search for a rung's setting begins; batches and rates are not searched."""
     choose("rung", rung, RUNGS)
     if rung == "calibrated":  # features alone: large batches cost nothing
         return FitOptions(sites="last", keep="labels", pull=0.02, steps=150, rate=0.05,
