@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from softprune import artifacts, book, catalog, findings, ladder, paths
+from softprune import artifacts, book, catalog, findings, ladder, paths, profiles
 from softprune.errors import UserError
 
 BASE = dataclasses.asdict(ladder.base("best", "cifar10"))
@@ -155,6 +155,22 @@ def test_the_front_table_has_the_page_then_wider_networks_and_says_what_meets_th
     assert second["name"] == "CIFAR-10, width 32" and "90.0 % right before" in second["title"]
     assert second["inside"] == 7 and second["soft"]["classes"] == 10
     assert not any(second[m]["met"] for m in findings.FRONT)  # one percent is left on average
+
+
+def test_a_recipe_is_judged_by_its_longest_training_of_its_own_width_and_penalty(use):
+    def trained(key, value, **parameters):
+        return made("train", key, [artifacts.row("original", "accuracy", value, split="test")],
+                    without=[], **parameters)
+
+    use([trained("short", 0.95, width=32, epochs=20), trained("long", 0.93, width=32, epochs=40),
+         trained("narrow", 0.99, epochs=60), trained("none", 0.98, width=32, penalty="none"),
+         trained("vgg", 0.92, width=32, epochs=60, architecture="vgg16")])
+    found = {(r["dataset"], r["profile"], r["architecture"]): (r["reached"], r["epochs"])
+             for r in findings.recipes()}
+    assert found["cifar10", "laptop", "resnet18"] == (0.93, 40)
+    assert found["cifar10", "laptop", "vgg16"] == (0.92, 60)
+    assert found["cifar10", "paper", "resnet18"] == (None, None)
+    assert found.keys() == profiles.GOALS.keys()
 
 
 def test_networks_that_differ_in_epochs_alone_say_so(use):

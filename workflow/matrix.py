@@ -105,6 +105,8 @@ def jobs(profile: str = "laptop") -> list[Job]:
                     for o in [*grid(seed=[1, 2]), {"penalty": "none"}, {"penalty": "tied"}]]
     longer = {"epochs": 60} if profile == "laptop" else {}
     side_by_side.append(train("cifar10", profile, {"architecture": "vgg16"} | longer))
+    if profile == "paper":
+        side_by_side.append(train("cifar100", profile, {"architecture": "vgg16"}))
     wide = [] if profile == "paper" else [  # the profile's own recipe: half width
         train(d, profile, {}) for d in firsts]
     if wide:

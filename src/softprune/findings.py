@@ -4,7 +4,7 @@ import dataclasses
 import json
 import statistics
 
-from softprune import book, catalog, choosing, ladder, paths, requests
+from softprune import book, catalog, choosing, ladder, paths, profiles, requests
 from softprune.errors import UserError
 
 METHODS = ("soft", "hard", *ladder.RUNGS)
@@ -37,6 +37,29 @@ def searched(dataset: str, rung: str = "best") -> dict | None:
     """The training configuration of the network that a setting was chosen with."""
     record = _choice(dataset, rung)
     return record["parameters"] if record else None
+
+
+def recipes() -> list[dict]:
+    """Each recipe's goal (`profiles.GOALS`) beside what its longest training reached.
+
+    Returns:
+        Dicts with `dataset`, `profile`, `architecture`, `goal` (a share), `reached` (test
+        accuracy) and `epochs`, both None where the recipe was never trained.
+    """
+    made = []
+    for (dataset, profile, architecture), goal in profiles.GOALS.items():
+        width = profiles.profile_defaults(dataset, profile, architecture=architecture)["width"]
+        wanted = {"dataset": dataset, "profile": profile, "architecture": architecture,
+                  "width": width, "penalty": "so", "seed": 0, "without": []}
+        found = [r for r in book.records()
+                 if r["stage"] == "train" and wanted.items() <= r["parameters"].items()]
+        longest = max(found, key=lambda r: r["parameters"]["epochs"], default=None)
+        made.append({
+            "dataset": dataset, "profile": profile, "architecture": architecture, "goal": goal,
+            "reached": longest and _value(longest, method="original", metric="accuracy",
+                                          split="test"),
+            "epochs": longest and longest["parameters"]["epochs"]})
+    return made
 
 
 def trials(dataset: str, rung: str) -> list[dict]:
@@ -353,6 +376,6 @@ def helpers() -> dict:
             "beside_retrained": beside_retrained, "networks": networks, "refitted": refitted,
             "sequence_ends": sequence_ends, "searched": searched, "trials_meet": trials_meet,
             "side_by_side": side_by_side, "readers": readers, "fits": fits, "met": met,
-            "wider": wider, "front_table": front_table,
+            "wider": wider, "front_table": front_table, "recipes": recipes,
             "rungs": ladder.RUNGS, "limit": choosing.LIMIT, "limit_inside": choosing.INSIDE,
             "loss": choosing.LOSS}
