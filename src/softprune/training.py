@@ -245,7 +245,7 @@ def train(
     if found := find_checkpoint(config, images.data_hash):
         return found
     device = pick_device()
-    # every step has the same shapes: kernels are tried out once, the fastest is kept
+    # steps have few shapes: on a GPU kernels are tried out once for each, the fastest is kept
     torch.backends.cudnn.benchmark = True
     train_images, train_labels = images.split("train")
     present = torch.ones(len(images.class_names))
