@@ -159,14 +159,15 @@ def test_the_front_table_has_the_page_then_wider_networks_and_says_what_meets_th
 
 def test_a_recipe_is_judged_by_its_longest_training_of_its_own_width_and_penalty(use):
     def trained(key, value, **parameters):
-        return made("train", key, [artifacts.row("original", "accuracy", value, split="test")],
-                    without=[], **parameters)
+        return made("train", key, [artifacts.row("original", "accuracy", value, split="test",
+                                                 n=200)], without=[], **parameters)
 
     use([trained("short", 0.95, width=32, epochs=20), trained("long", 0.93, width=32, epochs=40),
          trained("narrow", 0.99, epochs=60), trained("none", 0.98, width=32, penalty="none"),
          trained("vgg", 0.92, width=32, epochs=60, architecture="vgg16")])
     found = {(r["dataset"], r["profile"], r["architecture"]): (r["reached"], r["epochs"])
              for r in findings.recipes()}
+    assert {r["n"] for r in findings.recipes()} == {200, None}
     assert found["cifar10", "laptop", "resnet18"] == (0.93, 40)
     assert found["cifar10", "laptop", "vgg16"] == (0.92, 60)
     assert found["cifar10", "paper", "resnet18"] == (None, None)

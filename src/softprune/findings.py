@@ -44,7 +44,7 @@ def recipes() -> list[dict]:
 
     Returns:
         Dicts with `dataset`, `profile`, `architecture`, `goal` (a share), `reached` (test
-        accuracy) and `epochs`, both None where the recipe was never trained.
+        accuracy), `n` (test images) and `epochs`, all None where the recipe was never trained.
     """
     made = []
     for (dataset, profile, architecture), goal in profiles.GOALS.items():
@@ -54,11 +54,13 @@ def recipes() -> list[dict]:
         found = [r for r in book.records()
                  if r["stage"] == "train" and wanted.items() <= r["parameters"].items()]
         longest = max(found, key=lambda r: r["parameters"]["epochs"], default=None)
-        made.append({
-            "dataset": dataset, "profile": profile, "architecture": architecture, "goal": goal,
-            "reached": longest and _value(longest, method="original", metric="accuracy",
-                                          split="test"),
-            "epochs": longest and longest["parameters"]["epochs"]})
+        told = {"reached": None, "n": None, "epochs": None}
+        if longest:
+            row = _row(longest, method="original", metric="accuracy", split="test")
+            told = {"reached": row["value"], "n": row["n"],
+                    "epochs": longest["parameters"]["epochs"]}
+        made.append({"dataset": dataset, "profile": profile, "architecture": architecture,
+                     "goal": goal, **told})
     return made
 
 
