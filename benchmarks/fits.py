@@ -20,10 +20,14 @@ POOL = 20_000
 
 
 def settings(chosen: ladder.FitOptions) -> dict[str, ladder.FitOptions]:
-    """What is compared, by the name of a row: the choice, more retained images to draw from, and
-    twice the steps."""
-    return {"chosen": chosen, "more-images": dataclasses.replace(chosen, pool=POOL),
-            "more-steps": dataclasses.replace(chosen, steps=2 * chosen.steps)}
+    """What is compared, by the name of a row: the choice, and where it has shifts its gates alone
+    and its shifts alone; where it has none, more retained images to draw from and twice the
+    steps."""
+    if chosen.shift:
+        other = {"gates-alone": {"shift": 0.0}, "shifts-alone": {"rate": 0.0}}
+    else:
+        other = {"more-images": {"pool": POOL}, "more-steps": {"steps": 2 * chosen.steps}}
+    return {"chosen": chosen} | {k: dataclasses.replace(chosen, **v) for k, v in other.items()}
 
 
 def rows_of(bench: requests.Bench, log=print) -> tuple[list[dict], dict]:

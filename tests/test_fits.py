@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from softprune import book, findings, ladder, paths
+from softprune import book, findings, ladder, paths, pruning
 
 sys.path.insert(0, str(paths.root() / "benchmarks"))
 import fits
@@ -38,6 +38,18 @@ def test_every_setting_is_fitted_from_every_seed_and_read_by_the_book(smoke, qui
     own = [[value[m, f"seed-{s}", "change-mean"] for s in (0, 1)] for m in ("chosen", more["name"])]
     assert more["gain"][0] == pytest.approx(sum(own[1]) / 2 - sum(own[0]) / 2)
     assert first["least"] == min(own[0]) and findings.fits("cifar10") == []
+
+
+def test_gates_and_shifts_are_compared_with_both(smoke, quick, monkeypatch):
+    both = dataclasses.replace(quick, shift=0.1)
+    monkeypatch.setattr(ladder, "options", lambda rung, dataset: both)
+    _, told = fits.rows_of(smoke, lambda text: None)
+    assert list(told) == ["chosen", "gates-alone", "shifts-alone"]
+    assert "shift" in told["chosen"] and "shift" not in told["gates-alone"]
+    fitter = ladder.Fitter(smoke.model, smoke.images, fits.settings(both)["shifts-alone"])
+    made = fitter.fit((3,))
+    assert all((g == 1).all() for g in pruning.multiplied(made).values())
+    assert made["shift:bn3"].abs().max() > 0
 
 
 def test_wrong_words_are_told_in_a_line():

@@ -29,6 +29,17 @@ def test_gates_that_turn_up_are_multiplied_and_others_take_the_minimum():
     assert ladder.request(stored, (0,))["a"].tolist() == [0.5, 2.0]
 
 
+def test_shifts_are_added_whether_gates_close_or_turn_up():
+    def stored(gate):
+        return {c: {"a": torch.tensor([gate]), "shift:b": torch.tensor([2.0, -1.0 + c])}
+                for c in (0, 1)}
+
+    closing = ladder.request(stored(0.5), (0, 1))
+    assert closing["a"].tolist() == [0.5] and closing["shift:b"].tolist() == [4.0, -1.0]
+    turning = ladder.request(stored(2.0), (1, 0))
+    assert turning["a"].tolist() == [4.0] and turning["shift:b"].tolist() == [4.0, -1.0]
+
+
 def test_masked_divergence_is_zero_at_the_head_masks_answer_and_positive_elsewhere():
     teacher = torch.randn(5, 4)
     masked = teacher.clone()
@@ -145,7 +156,7 @@ def test_reused_prefixes_give_the_outputs_of_the_whole_network(smoke):
 
 def test_options_that_are_not_used_leave_no_mark():
     plain = ladder.FitOptions()
-    assert not {"most", "under"} & plain.told().keys() and plain.told()["seed"] == 0
+    assert not {"most", "under", "shift"} & plain.told().keys() and plain.told()["seed"] == 0
     other = ladder.FitOptions(most=3.0, under=0.3)
     assert ladder.FitOptions(**other.told()) == other
     assert other.told().keys() - plain.told().keys() == {"most", "under"}
@@ -181,6 +192,30 @@ def test_gates_may_turn_up_and_push_the_class_out_under_the_untouched_classifier
     assert inside(told) < 0.05 and inside(told) <= inside(asked)
     logits = smoke.gated_outputs(told, "test")[1]
     assert requests.retained_and_forgotten(logits, smoke.images.test_labels, (3,))[1] < 0.05
+
+
+def test_shifts_are_fitted_beside_gates_stored_and_refused_where_there_are_none(smoke, tmp_path):
+    plain = dataclasses.replace(ladder.FitOptions(), sites="inner,last", **QUICK)
+    fitter = ladder.Fitter(smoke.model, smoke.images, dataclasses.replace(plain, shift=0.1))
+    gates = fitter.fit((3,))
+    shift = gates["shift:bn3"]
+    assert shift.abs().max() > 0 and shift.min() < 0  # not held in the gates' range
+    with torch.no_grad():  # the kept maps, and what a request does
+        fitter.fast = False
+        seen = fitter.answer(gates, fitter.before(smoke.images.split("test")[0]))
+    told = smoke.gated_outputs(gates, "test")[1]
+    torch.testing.assert_close(seen, told, rtol=1e-2, atol=1e-2)
+    alone = smoke.gated_outputs({"shift:bn3": shift}, "test")[1]
+    assert (alone - smoke.outputs("test")[1]).abs().max() > 0.01
+    ladder.save_gates(tmp_path / "g.safetensors", {3: dict(gates)}, {3: 1.0}, {"a": "b"})
+    again = ladder.load_gates(tmp_path / "g.safetensors")[0][3]
+    assert again.keys() == gates.keys()
+    torch.testing.assert_close(again["shift:bn3"], shift, rtol=1e-2, atol=1e-3)
+    head = ladder.Fitter(smoke.model, smoke.images,
+                         dataclasses.replace(plain, sites="last", shift=0.1))
+    with pytest.raises(UserError, match="batch norm to shift"):
+        head.fit((3,))
+    assert not any(map(pruning.is_shift, fitter.turned(plain).fit((3,))))
 
 
 def test_a_reader_counts_every_class_the_same_and_learns_what_it_is_shown():

@@ -1,9 +1,11 @@
+import copy
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from softprune import pruning, requests
+from softprune import models, pruning, requests
 from softprune.errors import UserError
 
 
@@ -54,6 +56,57 @@ def test_all_sites_together(lively):
         explicit = logits(model, batch)
     pruning.fold(model, gates)
     torch.testing.assert_close(logits(model, batch), explicit, rtol=1e-4, atol=1e-5)
+
+
+def shifts_of(model):
+    return {pruning.SHIFT + n: torch.randn(model.get_submodule(n).num_features)
+            for n in models.shifts(model)}
+
+
+def test_shifts_fold_exactly_and_come_off_again(lively):
+    model, batch = lively
+    before = logits(model, batch)
+    shifts = shifts_of(model)
+    assert bool(shifts) != isinstance(model, models.VGG)
+    for one in ({name: s} for name, s in shifts.items()):
+        with pruning.gated(model, one):
+            explicit = logits(model, batch)
+        with pruning.folded(model, one):
+            torch.testing.assert_close(logits(model, batch), explicit, rtol=1e-4, atol=1e-5)
+        assert not torch.equal(explicit, before), f"{one.keys()} does nothing"
+        assert torch.equal(logits(model, batch), before)
+    gates = shifts | {s.name: torch.rand(s.channels) + 0.5 for s in model.sites()}
+    pruning.fold(model, gates)
+    assert (logits(model, batch) - before).abs().max() > 0.1
+    pruning.unfold(model, gates)
+    torch.testing.assert_close(logits(model, batch), before, rtol=1e-3, atol=1e-4)
+
+
+def test_requests_with_shifts_commute(lively):
+    """One folded after another, in either order, is both at once: no gate reaches a shift."""
+    model, batch = lively
+    one, two = ({s.name: 2 * torch.rand(s.channels) for s in model.sites()} | shifts_of(model)
+                for _ in range(2))
+    told = []
+    for order in ((one, two), (two, one), (pruning.combine(one, two, join=torch.mul),)):
+        edited = copy.deepcopy(model)
+        for gates in order:
+            pruning.fold(edited, gates)
+        told.append(logits(edited, batch))
+    torch.testing.assert_close(told[0], told[1], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(told[0], told[2], rtol=1e-3, atol=1e-4)
+
+
+def test_a_shift_of_another_size_or_place_is_refused_before_anything_is_touched(lively):
+    model, batch = lively
+    before = logits(model, batch)
+    site = model.sites()[0]
+    for wrong in ({pruning.SHIFT + "fc": torch.ones(5)},
+                  {pruning.SHIFT + n: torch.ones(3) for n in list(models.shifts(model))[:1]}):
+        if wrong:
+            with pytest.raises(UserError):
+                pruning.fold(model, {site.name: torch.zeros(site.channels)} | wrong)
+    assert torch.equal(logits(model, batch), before)
 
 
 def test_unfold_divides_out_and_refuses_closed_gates(lively):

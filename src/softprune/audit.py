@@ -192,7 +192,8 @@ def area_between(curve: list[float], reference: list[float], checkpoints=CHECKPO
 def divide(model: nn.Module, gates: pruning.Gates) -> nn.Module:
     """U1: divide by the known gates. A closed gate has nothing left to divide: it stays."""
     undone = copy.deepcopy(model)
-    pruning.unfold(undone, {s: torch.where(g > 0, g, 1.0) for s, g in gates.items()})
+    opened = {s: torch.where(g > 0, g, 1.0) for s, g in pruning.multiplied(gates).items()}
+    pruning.unfold(undone, gates | opened)
     return undone
 
 

@@ -66,11 +66,14 @@ class FitOptions:
     # weight of a hinge under a *reader*: a linear classifier of all classes that learns from the
     # gated features while they are fitted, as an attacker who holds the file would; 0 has none
     reader: float = 0.0
+    # rate of shifts, fitted beside the gates: of the beta of each block's last batch norm, from the
+    # first gated stage on; pulled towards 0 as gates are towards 1. 0 has none
+    shift: float = 0.0
 
     def told(self) -> dict:
-        """As a dict for marks and records; `most`, `under` and `reader` only where they are used,
-        so that gates stored before there were any are still found."""
-        unused = {"most": 1.0, "under": -math.inf, "reader": 0.0}
+        """As a dict for marks and records; `most`, `under`, `reader` and `shift` only where they
+        are used, so that gates stored before there were any are still found."""
+        unused = {"most": 1.0, "under": -math.inf, "reader": 0.0, "shift": 0.0}
         return {k: v for k, v in dataclasses.asdict(self).items() if unused.get(k) != v}
 
 
@@ -188,6 +191,9 @@ class Fitter:
         parts = model.parts()
         self.prefix, self.suffix = (parts, []) if self.at_head else models.split_at(
             model, self.sites)
+        later = [name for name, _ in self.suffix]
+        self.shifts = {norm: model.get_submodule(norm).num_features
+                       for norm, part in models.shifts(model).items() if part in later}
         self.pixels, self.labels = images.split("train")
         few = pick(self.labels, options.pool, options.seed)
         self.pool, self.pool_labels = self.before(self.pixels[few]), self.labels[few]
@@ -252,13 +258,19 @@ class Fitter:
         return self.model.fc(features * gates[self.last] if self.last in gates else features)
 
     def fit(self, forget: tuple[int, ...]) -> pruning.Gates:
-        """Gates of one class, or of several together: float32 (J,) in [0, `most`] at every site.
+        """Gates of one class, or of several together: float32 (J,) in [0, `most`] at every site,
+        with shifts where the options have them.
 
         Retained images keep their cross-entropy, images of the classes get a hinge on its margin.
         """
         o, device = self.options, self.device
+        if o.shift and not self.shifts:
+            raise UserError(f"shift={o.shift:g}: no batch norm to shift behind gates at {o.sites}: "
+                            "expected another architecture, or sites inside")
         gates = {s.name: torch.ones(s.channels, device=device, requires_grad=True)
                  for s in self.sites}
+        shifts = {pruning.SHIFT + n: torch.zeros(j, device=device, requires_grad=True)
+                  for n, j in self.shifts.items() if o.shift}
         kept = (~evaluation.is_forgotten(self.pool_labels, forget)).nonzero().squeeze(1)
         maps = [self.own(c) for c in forget]
         own = torch.cat(maps)
@@ -268,13 +280,14 @@ class Fitter:
         generator = torch.Generator().manual_seed(o.seed * 1009 + forget[0])
         weight = o.weight
         for _ in range(o.rounds):
-            solver = torch.optim.Adam(list(gates.values()), lr=o.rate)
+            rates = [(list(gates.values()), o.rate), (list(shifts.values()), o.shift)]
+            solver = torch.optim.Adam([{"params": p, "peak": rate} for p, rate in rates if p])
             for step in range(o.steps):
                 for group in solver.param_groups:  # settles: the last gates are the ones kept
-                    group["lr"] = o.rate * (1 - step / o.steps)
+                    group["lr"] = group["peak"] * (1 - step / o.steps)
                 r = kept[torch.randint(len(kept), (o.retained,), generator=generator)]
                 f = torch.randint(len(own), (o.forgotten,), generator=generator)
-                features = self.features(gates, torch.cat([self.pool[r], own[f]]))
+                features = self.features(gates | shifts, torch.cat([self.pool[r], own[f]]))
                 z = self.read(features, gates)
                 if o.keep == "labels":
                     loss = F.cross_entropy(z[: o.retained], self.pool_labels[r].to(device))
@@ -288,16 +301,18 @@ class Fitter:
                     reader.learn(features, torch.cat([self.pool_labels[r], own_labels[f]]))
                     loss = loss + o.reader * reader.finds(features[o.retained :]).mean()
                 loss = loss + o.pull * sum((1 - g).square().sum() for g in gates.values())
+                if shifts:
+                    loss = loss + o.pull * sum(s.square().sum() for s in shifts.values())
                 solver.zero_grad()
                 loss.backward()
                 solver.step()
                 with torch.no_grad():
                     for g in gates.values():
                         g.clamp_(0, o.most)
-            if self.recognised(gates, own, forget) <= o.left:
+            if self.recognised(gates | shifts, own, forget) <= o.left:
                 break
             weight *= 2
-        return {name: g.detach().cpu() for name, g in gates.items()}
+        return {name: g.detach().cpu() for name, g in (gates | shifts).items()}
 
 
 # --- stored gates --------------------------------------------------------------------------------
@@ -308,7 +323,8 @@ def request(stored: Stored, forget) -> pruning.Gates:
 
     Gates that only close: the elementwise minimum, since closing a channel twice takes more from
     the others than it needs. Where one turns a channel up: the product, which is what folding
-    one request after another gives; a minimum would lose what one class's gates give back.
+    one request after another gives; a minimum would lose what one class's gates give back. Shifts
+    are added in either case.
 
     Raises:
         UserError: gates of a class were never fitted.
@@ -317,9 +333,8 @@ def request(stored: Stored, forget) -> pruning.Gates:
         if cls not in stored:
             raise UserError(f"no gates stored for class {cls}: expected one of {sorted(stored)}")
     single = [stored[c] for c in forget]
-    if all((g <= 1).all() for gates in single for g in gates.values()):
-        return pruning.combine(*single)
-    return {site: torch.stack([gates[site] for gates in single]).prod(0) for site in single[0]}
+    closing = all((g <= 1).all() for gates in single for g in pruning.multiplied(gates).values())
+    return pruning.combine(*single, join=torch.minimum if closing else torch.mul)
 
 
 def prepare(

@@ -44,6 +44,14 @@ def run(parts: list[Part], x: Tensor) -> Tensor:
     return x
 
 
+def shifts(model: nn.Module) -> dict[str, str]:
+    """Batch norms whose beta a request may shift, each with the part of the model it lies in.
+
+    Those that no gate folds into, so that the edits of several requests commute: none of a VGG.
+    """
+    return model.shifts() if hasattr(model, "shifts") else {}
+
+
 def split_at(model: nn.Module, sites: list[Site]) -> tuple[list[Part], list[Part]]:
     """A model's parts before the first of `sites`, and from there to the pooled features.
 
@@ -162,6 +170,11 @@ class ResNet(nn.Module):
             )
         return found
 
+    def shifts(self) -> dict[str, str]:
+        """The last batch norm of every block, which no gate folds into, with its stage."""
+        return {f"layer{stage}.{block}.bn2": f"layer{stage}"
+                for stage, count in enumerate(self.blocks, 1) for block in range(count)}
+
 
 class DigitsNet(nn.Module):
     """Three convolutions for 8x8 digits: width, 2 width, 4 width channels; pooled, classified."""
@@ -201,6 +214,10 @@ class DigitsNet(nn.Module):
         channels = self.conv3.out_channels
         return [*found, Site(name="conv3", channels=channels, module="relu3", readers=("fc",),
                             kernel="conv3", feeds="bn3", consumers=("fc",))]
+
+    def shifts(self) -> dict[str, str]:
+        """The third batch norm: the last site's gates fold into the classifier."""
+        return {"bn3": "conv3"}
 
 
 class VGG(nn.Module):

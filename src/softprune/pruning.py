@@ -3,6 +3,10 @@ r"""Soft pruning: a gate g_j in [0, 1] multiplies the post-activation map of cha
 Gates are folded into the weights exactly. Before a ReLU that follows a batch norm, gamma and beta
 are both scaled: relu(g z) = g relu(z). At the end of a residual stage the shortcut bypasses the
 batch norm, so the gate goes into the input columns of every layer that reads the map.
+
+Fitted gates may come with *shifts*, added to the beta of a block's last batch norm
+(`models.shifts`): what closing channels took from the others' mean can be given back there, in
+front of the next non-linearity, and the edit stays a handful of multiplications and additions.
 """
 
 import weakref
@@ -11,12 +15,28 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from softprune import channels
+from softprune import channels, models
 from softprune.errors import UserError, choose
 from softprune.models import Site
 
 GATES = ("rank", "constant", "proportional", "hard")
 Gates = dict[str, Tensor]  # site -> float32 (J,), 1 where nothing is attenuated
+SHIFT = "shift:"  # before a batch norm's name: values added to its beta, 0 where nothing is
+
+
+def is_shift(name: str) -> bool:
+    """Whether an entry of `Gates` is added, not multiplied.
+
+    Example:
+        >>> is_shift("shift:layer4.0.bn2"), is_shift("layer4")
+        (True, False)
+    """
+    return name.startswith(SHIFT)
+
+
+def multiplied(gates: Gates) -> Gates:
+    """The gates proper, without shifts."""
+    return {name: g for name, g in gates.items() if not is_shift(name)}
 
 
 def gate_values(
@@ -67,25 +87,30 @@ def make_gates(
     return combine(*single)
 
 
-def combine(*requests: Gates) -> Gates:
-    """The gates of several requests together: the elementwise minimum at every site."""
+def combine(*requests: Gates, join=torch.minimum) -> Gates:
+    """The gates of several requests together: the elementwise minimum at every site, or what else
+    `join` makes of two; shifts are added."""
     combined: Gates = {}
     for gates in requests:
         for site, g in gates.items():
-            combined[site] = torch.minimum(combined.get(site, g), g)
+            here = torch.add if is_shift(site) else join
+            combined[site] = here(combined[site], g) if site in combined else g
     return combined
 
 
 @contextmanager
 def gated(model: nn.Module, gates: Gates):
     """Explicit gates by hooks on the maps: the reference that folding is compared with."""
-    by_name = {s.name: s for s in model.sites()}
+    at = {s.name: s.module for s in model.sites()} | {SHIFT + n: n for n in models.shifts(model)}
     handles = []
     for name, g in gates.items():
-        choose("site", name, by_name)
-        module = model.get_submodule(by_name[name].module)
-        hook = lambda _m, _i, out, g=g: out * g.to(out).view(1, -1, 1, 1)  # noqa: E731
-        handles.append(module.register_forward_hook(hook))
+        choose("site", name, at)
+
+        def hook(_module, _inputs, out, name=name, g=g):
+            values = g.to(out).view(1, -1, 1, 1)
+            return out + values if is_shift(name) else out * values
+
+        handles.append(model.get_submodule(at[name]).register_forward_hook(hook))
     try:
         yield model
     finally:
@@ -98,7 +123,7 @@ _PLANS: "weakref.WeakKeyDictionary[nn.Module, dict]" = weakref.WeakKeyDictionary
 
 
 def plan(model: nn.Module) -> dict[str, list[tuple[Tensor, tuple[int, ...]]]]:
-    """For each site the parameters that a fold multiplies, and the gate's shape for each.
+    """For each site the parameters that a fold changes, and the gate's shape for each.
 
     Part of a request's preparation, once a model; a parameter is changed in place, so a plan
     stays right as long as the model's parameters are not replaced.
@@ -111,13 +136,15 @@ def plan(model: nn.Module) -> dict[str, list[tuple[Tensor, tuple[int, ...]]]]:
             for reader in site.readers:
                 weight = model.get_submodule(reader).weight  # (o, J) or (o, J, k, k)
                 made[site.name].append((weight, (1, -1, *[1] * (weight.dim() - 2))))
+        for norm in models.shifts(model):
+            made[SHIFT + norm] = [(model.get_submodule(norm).bias, (-1,))]
         _PLANS[model] = made
     return _PLANS[model]
 
 
-def _targets(model: nn.Module, gates: Gates) -> list[tuple[Tensor, Tensor]]:
-    """Pairs (weight, gate shaped to multiply it) that a fold touches, all checked first."""
-    known, pairs = plan(model), []
+def _targets(model: nn.Module, gates: Gates) -> list[tuple[Tensor, Tensor, bool]]:
+    """(weight, gate in its shape, whether it is added) that a fold touches, all checked first."""
+    known, found = plan(model), []
     for name, g in gates.items():
         choose("site", name, known)
         weight, shape = known[name][0]
@@ -126,34 +153,34 @@ def _targets(model: nn.Module, gates: Gates) -> list[tuple[Tensor, Tensor]]:
             raise UserError(f"{len(g)} gates at {name}: expected {channels_here}")
         if g.device != weight.device or g.dtype != weight.dtype:
             g = g.to(weight)
-        pairs += [(w, g.view(s)) for w, s in known[name]]
-    return pairs
+        found += [(w, g.view(s), is_shift(name)) for w, s in known[name]]
+    return found
 
 
 @torch.no_grad()
 def fold(model: nn.Module, gates: Gates) -> None:
-    """Multiply the gates into the weights, in place, exactly."""
-    for weight, g in _targets(model, gates):
-        weight.mul_(g)
+    """Multiply the gates into the weights, and add the shifts, in place, exactly."""
+    for weight, g, added in _targets(model, gates):
+        weight.add_(g) if added else weight.mul_(g)
 
 
 @torch.no_grad()
 def unfold(model: nn.Module, gates: Gates) -> None:
-    """Divide by the gates: exact up to rounding, and only where none is 0.
+    """Divide by the gates, take shifts off: exact up to rounding, and only where no gate is 0.
 
     Raises:
         UserError: a closed gate, whose channel is gone for good.
     """
-    if any((g == 0).any() for g in gates.values()):
+    if any((g == 0).any() for g in multiplied(gates).values()):
         raise UserError("a closed gate (0) cannot be divided out: load the original checkpoint")
-    for weight, g in _targets(model, gates):
-        weight.div_(g)
+    for weight, g, added in _targets(model, gates):
+        weight.sub_(g) if added else weight.div_(g)
 
 
 @contextmanager
 def folded(model: nn.Module, gates: Gates):
     """Fold for the length of a block; the touched weights come back bit for bit."""
-    kept = [(weight, weight.detach().clone()) for weight, _ in _targets(model, gates)]
+    kept = [(weight, weight.detach().clone()) for weight, *_ in _targets(model, gates)]
     fold(model, gates)
     try:
         yield model

@@ -106,8 +106,10 @@ class Bench:
             with torch.no_grad():
                 return features, self.model.fc((features * gate).to(self.device)).cpu()
         with pruning.folded(self.model, gates):
+            where = {pruning.SHIFT + norm: part for norm, part in models.shifts(self.model).items()}
+            at = [where.get(name, name) for name in gates]
             return self._from(split, next(i for i, (name, _) in enumerate(self.model.parts())
-                                          if name and _holds(name, gates)))
+                                          if name and _holds(name, at)))
 
     @torch.inference_mode()
     def _from(self, split: str, first: int) -> tuple[Tensor, Tensor]:
