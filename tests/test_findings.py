@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from softprune import artifacts, book, catalog, findings, ladder, paths, profiles
+from softprune import artifacts, book, catalog, findings, ladder, notebooks, paths, profiles
 from softprune.errors import UserError
 
 BASE = dataclasses.asdict(ladder.base("best", "cifar10"))
@@ -155,6 +155,17 @@ def test_the_front_table_has_the_page_then_wider_networks_and_says_what_meets_th
     assert second["name"] == "CIFAR-10, width 32" and "90.0 % right before" in second["title"]
     assert second["inside"] == 7 and second["soft"]["classes"] == 10
     assert not any(second[m]["met"] for m in findings.FRONT)  # one percent is left on average
+
+
+def test_pages_made_with_an_earlier_setting_are_named(monkeypatch, tmp_path):
+    stages = [s for s in notebooks.MODULES if notebooks.published(s, "digits").exists()]
+    assert findings.older_pages("digits") == []
+    monkeypatch.setattr(notebooks, "rung_settings", lambda d: "another")
+    older = findings.older_pages("digits")
+    assert "soft-pruning" in older and "orthogonal-training" not in older
+    assert set(older) < set(stages)
+    monkeypatch.setattr(notebooks, "published", lambda s, d: tmp_path / "none.ipynb")
+    assert findings.older_pages("digits") == []
 
 
 def test_a_recipe_is_judged_by_its_longest_training_of_its_own_width_and_penalty(use):

@@ -48,10 +48,10 @@ AXES: dict[str, list[list[dict]]] = {
 
 # dearer, where many classes share the features: gates that may turn channels up, at the last site
 # too, while the class is pushed out under the untouched classifier, in twice the steps; the same
-# with shifts, and more retained images to fit those to; then gates at every site
+# with shifts and a weaker pull; then gates at every site
 _SHARED = {"sites": "late,last", "keep": "teacher", "margin": 1.5, "pool": 6000, "most": 3.0,
            "steps": 160}
-_SHIFTED = _SHARED | {"shift": 0.1, "pull": 0.0003, "pool": 20_000}
+_SHIFTED = _SHARED | {"shift": 0.1, "pull": 0.0003}
 FURTHER: dict[str, list[list[dict]]] = {
     "best": [
         [how | {"under": u} for how in (_SHARED, _SHIFTED) for u in (0.5, 0.7, 1.0)],

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import statistics
 
-from softprune import book, catalog, choosing, ladder, paths, profiles, requests
+from softprune import book, catalog, choosing, ladder, notebooks, paths, profiles, requests
 from softprune.errors import UserError
 
 METHODS = ("soft", "hard", *ladder.RUNGS)
@@ -92,6 +92,17 @@ def trials_meet(dataset: str, rung: str = "best") -> bool:
                                  "left": max(t["forgotten"], t["inside"]) / 100,
                                  "change-mean": t["change"] / 100})
                for t in trials(dataset, rung))
+
+
+def older_pages(dataset: str) -> list[str]:
+    """Names of the stages whose pages were executed with an earlier setting of fitted gates."""
+    now, older = notebooks.rung_settings(dataset), []
+    for stage in notebooks.MODULES:
+        page = notebooks.published(stage, dataset)
+        parts = notebooks.page_metadata(page).get("parts", {}) if page.exists() else {}
+        if parts.get("rung settings", now) != now:
+            older.append(stage)
+    return older
 
 
 def inside_only(dataset: str) -> dict | None:
@@ -378,6 +389,7 @@ def helpers() -> dict:
             "beside_retrained": beside_retrained, "networks": networks, "refitted": refitted,
             "sequence_ends": sequence_ends, "searched": searched, "trials_meet": trials_meet,
             "side_by_side": side_by_side, "readers": readers, "fits": fits, "met": met,
-            "wider": wider, "front_table": front_table, "recipes": recipes,
+            "wider": wider, "older_pages": older_pages, "front_table": front_table,
+            "recipes": recipes,
             "rungs": ladder.RUNGS, "limit": choosing.LIMIT, "limit_inside": choosing.INSIDE,
             "loss": choosing.LOSS}
