@@ -67,7 +67,9 @@ class FitOptions:
     # gated features while they are fitted, as an attacker who holds the file would; 0 has none
     reader: float = 0.0
     # rate of shifts, fitted beside the gates: of the beta of each block's last batch norm, from the
-    # first gated stage on; pulled towards 0 as gates are towards 1. 0 has none
+    # first gated stage on; pulled towards 0 as gates are towards 1. 0 has none, and neither has a
+    # network where gates fold into every batch norm (VGG), or a fit at the last site alone: one
+    # setting of a data set serves all its networks
     shift: float = 0.0
 
     def told(self) -> dict:
@@ -264,9 +266,6 @@ class Fitter:
         Retained images keep their cross-entropy, images of the classes get a hinge on its margin.
         """
         o, device = self.options, self.device
-        if o.shift and not self.shifts:
-            raise UserError(f"shift={o.shift:g}: no batch norm to shift behind gates at {o.sites}: "
-                            "expected another architecture, or sites inside")
         gates = {s.name: torch.ones(s.channels, device=device, requires_grad=True)
                  for s in self.sites}
         shifts = {pruning.SHIFT + n: torch.zeros(j, device=device, requires_grad=True)
