@@ -164,8 +164,10 @@ def test_pages_made_with_an_earlier_setting_are_named(monkeypatch, tmp_path):
     older = findings.older_pages("digits")
     assert "soft-pruning" in older and "orthogonal-training" not in older
     assert set(older) < set(stages)
+    monkeypatch.setattr(book, "pages", lambda: ["digits"])
+    assert findings.older_note().startswith("Handwritten digits: the pages soft-pruning, ")
     monkeypatch.setattr(notebooks, "published", lambda s, d: tmp_path / "none.ipynb")
-    assert findings.older_pages("digits") == []
+    assert findings.older_pages("digits") == [] and findings.older_note() == ""
 
 
 def test_a_recipe_is_judged_by_its_longest_training_of_its_own_width_and_penalty(use):

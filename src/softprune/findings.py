@@ -105,6 +105,19 @@ def older_pages(dataset: str) -> list[str]:
     return older
 
 
+def older_note() -> str:
+    """A sentence for each data set of which `older_pages` names some; empty if there is none."""
+    told = []
+    for dataset in book.pages():
+        if older := older_pages(dataset):
+            title = catalog.catalog()[dataset]["title"]
+            told.append(f"{title}: the pages {', '.join(older)} were executed before the present "
+                        "setting of fitted gates was found; what is taken from those (requests "
+                        "for one class or several, the head to head, attacks, costs) is of the "
+                        "**earlier setting**.")
+    return " ".join(told)
+
+
 def inside_only(dataset: str) -> dict | None:
     """Of what was tried for `best` without the last site, the trial that the rule would take."""
     tried = [t for t in trials(dataset, "best") if "last" not in t["setting"].split("sites ")[1]]
@@ -389,7 +402,8 @@ def helpers() -> dict:
             "beside_retrained": beside_retrained, "networks": networks, "refitted": refitted,
             "sequence_ends": sequence_ends, "searched": searched, "trials_meet": trials_meet,
             "side_by_side": side_by_side, "readers": readers, "fits": fits, "met": met,
-            "wider": wider, "older_pages": older_pages, "front_table": front_table,
+            "wider": wider, "older_pages": older_pages, "older_note": older_note,
+            "front_table": front_table,
             "recipes": recipes,
             "rungs": ladder.RUNGS, "limit": choosing.LIMIT, "limit_inside": choosing.INSIDE,
             "loss": choosing.LOSS}
