@@ -24,12 +24,13 @@ def trial(forgotten, inside, change):
 
 
 def test_the_rule_by_hand():
-    met, cheaper = trial(0.002, 0.0, -0.004), trial(0.0, 0.01, -0.003)
+    least, met = trial(0.0, 0.001, -0.0045), trial(0.002, 0.0, -0.004)
+    equal, cheaper = trial(0.0, 0.01, -0.004), trial(0.0, 0.01, -0.003)
     hiding, worse = trial(0.0, 0.3, 0.01), trial(0.0, 0.4, 0.02)
     costly, dear = trial(0.0, 0.01, -0.01), trial(0.001, 0.001, -0.02)
     kept, loose = trial(0.003, 0.003, 0.0), trial(0.02, 0.02, 0.0)
-    every = [loose, kept, dear, costly, worse, hiding, met, cheaper]
-    for expected in (cheaper, met, hiding, worse, costly, dear, kept, loose):
+    every = [loose, kept, dear, costly, worse, hiding, met, equal, cheaper, least]
+    for expected in (least, met, cheaper, equal, hiding, worse, costly, dear, kept, loose):
         assert choosing.prefer(every) is expected
         every.remove(expected)
         if not every:
@@ -162,6 +163,19 @@ def test_the_committed_choices_are_settings_with_a_record():
             found = list((paths.root() / "data/results" / dataset).glob(
                 f"*/ladder-{choice['record']}.json"))
             assert len(found) == 1, (dataset, rung)
+
+
+def test_the_committed_choices_follow_the_rule(monkeypatch):
+    """Those that were made by an earlier form of it, too."""
+    results = paths.root() / "data" / "results"
+    monkeypatch.setattr(paths, "results", lambda: results)
+    for dataset, rungs in json.loads((paths.root() / "data/ladder.json").read_text()).items():
+        for rung, choice in rungs.items():
+            record, = (r for r in artifacts.read_records(dataset.split("/")[0], stage="ladder")
+                       if r["key"] == choice["record"])
+            tried = choosing.known_trials(record["parameters"], record["key"])
+            chosen = [t["chosen"] for t in record["extra"]["trials"]].index(True)
+            assert choosing.prefer(tried) is tried[chosen], (dataset, rung)
 
 
 def test_a_turned_fitter_shares_maps_and_fits_what_a_new_one_fits(smoke):

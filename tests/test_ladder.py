@@ -20,6 +20,53 @@ def test_hinge_of_several_classes_has_no_rival_among_them():
     assert ladder.hinge(z, (0, 2), 1.0).tolist() == [3.0, 0.0]
 
 
+def test_blends_by_hand():
+    pixels = torch.tensor([0, 200], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 1, 4, 4)
+    seeds = [s for s in range(8) if torch.randperm(
+        2, generator=torch.Generator().manual_seed(s)).tolist() == [1, 0]]
+    for seed in seeds:  # each is blended with the other
+        mixed, labels = ladder.blends(pixels, torch.tensor([7, 9]), 0.5, seed)
+        assert labels.tolist() == [9, 7] and mixed.dtype == torch.uint8
+        low, high = mixed[0].unique().item(), mixed[1].unique().item()
+        assert 0 < low <= 100 <= high < 200, "one weight an image, of the other at most a half"
+    assert seeds
+    kept, _ = ladder.blends(pixels, torch.tensor([7, 9]), 0.0, seeds[0])
+    assert (kept == pixels).all()
+
+
+def test_blends_are_seeded_and_longer_than_one_chunk():
+    pixels = torch.randint(0, 256, (1500, 1, 2, 2), dtype=torch.uint8)
+    labels = torch.arange(1500)
+    mixed, other = ladder.blends(pixels, labels, 0.5, 3)
+    again = ladder.blends(pixels, labels, 0.5, 3)
+    assert (mixed == again[0]).all() and (other == again[1]).all()
+    assert sorted(other.tolist()) == labels.tolist()
+    low, high = (f(pixels, pixels[other]).int() for f in (torch.minimum, torch.maximum))
+    assert ((low <= mixed.int()) & (mixed.int() <= high)).all()
+
+
+def test_blends_have_no_label():
+    for wrong in ({"keep": "labels"}, {"reader": 0.3}):
+        with pytest.raises(UserError, match="expected keep='teacher' and no reader"):
+            ladder.FitOptions(blend=0.5, **wrong)
+
+
+def test_a_fit_sees_no_blend_with_an_image_of_the_class(smoke):
+    options = dataclasses.replace(ladder.FitOptions(), sites="inner", blend=0.5, **QUICK)
+    fitter = ladder.Fitter(smoke.model, smoke.images, options)
+    plain, few = fitter.turned(dataclasses.replace(options, blend=0.0)), len(fitter.pool) // 2
+    assert (plain.pool == fitter.pool[:few]).all() and (plain.blended == plain.pool_labels).all()
+    assert (fitter.blended[:few] == fitter.pool_labels[:few]).all()
+    touched = (fitter.pool_labels == 3) | (fitter.blended == 3)
+    assert touched.sum() > (fitter.pool_labels == 3).sum() > 0
+    fitter.pool = fitter.pool.clone()
+    fitter.pool[touched] = torch.nan
+    gates = fitter.fit((3,))
+    assert all(g.isfinite().all() for g in gates.values())
+    logits, labels = smoke.gated_outputs(gates, "test")[1], smoke.images.test_labels
+    assert requests.retained_and_forgotten(logits, labels, (3,))[1] < 0.05
+
+
 def test_gates_that_turn_up_are_multiplied_and_others_take_the_minimum():
     stored = {0: {"a": torch.tensor([0.5, 2.0])}, 1: {"a": torch.tensor([0.5, 0.5])},
               2: {"a": torch.tensor([0.25, 1.0])}}
@@ -154,9 +201,32 @@ def test_reused_prefixes_give_the_outputs_of_the_whole_network(smoke):
         torch.testing.assert_close(logits, whole[1], rtol=1e-4, atol=1e-4)
 
 
+def test_features_that_are_kept_belong_to_their_gates(smoke, monkeypatch):
+    """Both classifiers read one pass; other values, another split or an edit in place is a new one.
+    """
+    passes = []
+    whole = requests.Bench._from
+    monkeypatch.setattr(requests.Bench, "_from",
+                        lambda self, *a: passes.append(a[0]) or whole(self, *a))
+    smoke.latest = None
+    gates = smoke.gates((3,), sites="conv2,conv3", fraction=0.4)
+    edited = smoke.gated_outputs(gates, "test")
+    under = smoke.gated_outputs(smoke.inside(gates), "test")
+    assert passes == ["test"] and (edited[0] == under[0]).all()
+    assert (edited[1] - under[1]).abs().max() > 0.01
+    smoke.gated_outputs(gates, "validation")
+    assert passes == ["test", "validation"]
+    gates["conv2"] = gates["conv2"] * 0.5
+    other = smoke.gated_outputs(gates, "test")
+    assert passes == ["test", "validation", "test"] and (other[0] != edited[0]).any()
+    gates["conv2"] *= 0.5
+    assert (smoke.gated_outputs(gates, "test")[0] != other[0]).any()
+
+
 def test_options_that_are_not_used_leave_no_mark():
     plain = ladder.FitOptions()
-    assert not {"most", "under", "shift"} & plain.told().keys() and plain.told()["seed"] == 0
+    assert not {"most", "under", "shift", "blend"} & plain.told().keys()
+    assert plain.told()["seed"] == 0
     other = ladder.FitOptions(most=3.0, under=0.3)
     assert ladder.FitOptions(**other.told()) == other
     assert other.told().keys() - plain.told().keys() == {"most", "under"}

@@ -6,15 +6,15 @@ Each trial forgets a fixed sample of classes in turn; its numbers are means over
 first line that some trial fulfils, the bar being at most `LIMIT` of the class left (`INSIDE` under
 the untouched classifier) and at most `LOSS` of the others lost:
 
-1. the bar is met, under the untouched classifier too: of these the smallest loss;
-2. the bar is met: of these the one that leaves least under the untouched classifier;
-3. no more is left than that under either classifier: of these the smallest loss;
-4. the one that leaves least.
+1. the bar is met: of these the one that leaves least under either classifier, of equals the
+   smallest loss;
+2. no more is left than that under either classifier: of these the smallest loss;
+3. the one that leaves least.
 
 A rung at the last site alone changes nothing but the classifier: it is judged by its own. Axes are
-searched one after another, each from the best so far; the further ones only while no trial fulfils
-the first line. Fits see training images, the rule validation images; no test image and no attack
-has a say.
+searched one after another, each from the best so far; the further ones only while no trial meets
+the bar under the untouched classifier too. Fits see training images, the rule validation images;
+no test image and no attack has a say.
 """
 
 import dataclasses
@@ -48,13 +48,16 @@ AXES: dict[str, list[list[dict]]] = {
 
 # dearer, where many classes share the features: gates that may turn channels up, at the last site
 # too, while the class is pushed out under the untouched classifier, in twice the steps; the same
-# with shifts and a weaker pull; then gates at every site
+# with shifts and a weaker pull; with blends, and where they leave room wider margins; then gates at
+# every site
 _SHARED = {"sites": "late,last", "keep": "teacher", "margin": 1.5, "pool": 6000, "most": 3.0,
            "steps": 160}
 _SHIFTED = _SHARED | {"shift": 0.1, "pull": 0.0003}
+_BLENDED = _SHIFTED | {"blend": 0.5}
 FURTHER: dict[str, list[list[dict]]] = {
     "best": [
-        [how | {"under": u} for how in (_SHARED, _SHIFTED) for u in (0.5, 0.7, 1.0)],
+        [*(how | {"under": u} for how in (_SHARED, _SHIFTED, _BLENDED) for u in (0.5, 0.7, 1.0)),
+         _BLENDED | {"under": 1.0, "margin": 2.0}, _BLENDED | {"under": 1.5, "margin": 2.5}],
         [{"margin": m} for m in (1.0, 2.0)],
         [{"sites": "all", "keep": "teacher", "margin": m} for m in (1.0, 0.7, 0.5)],
     ],
@@ -83,19 +86,16 @@ def looked_at(bench: requests.Bench) -> range:
 
 def prefer(tried: list[dict]) -> dict:
     """The rule, applied to what `judge` returned: the first of equals."""
-    few = [t for t in tried if gone(t)]
     bar = [t for t in tried if t["forgotten-mean"] <= LIMIT and t["change-mean"] >= -LOSS]
-    if both := [t for t in tried if fulfils(t)]:
-        return max(both, key=lambda t: t["change-mean"])
     if bar:
-        return min(bar, key=lambda t: t["left"])
-    if few:
+        return min(bar, key=lambda t: (t["left"], -t["change-mean"]))
+    if few := [t for t in tried if gone(t)]:
         return max(few, key=lambda t: t["change-mean"])
     return min(tried, key=lambda t: t["left"])
 
 
 def fulfils(trial: dict) -> bool:
-    """The rule's first line: the bar is met, under the untouched classifier too."""
+    """The bar is met, under the untouched classifier too."""
     return gone(trial) and trial["change-mean"] >= -LOSS
 
 
@@ -125,25 +125,16 @@ def judge(fitter: ladder.Fitter, bench: requests.Bench, classes, whole: bool = F
     folded, inside = {}, {}
     for c in classes:
         gates = fitter.fit((c,))
-        add(folded, bench, c, gates)
-        if fitter.at_head or not bench.inside(gates).keys() < gates.keys():
-            inside = folded
-        else:
-            add(inside, bench, c, bench.inside(gates))
+        requests.add(folded, bench, c, gates, "validation")
+        # a rung at the last site alone is judged by its own classifier
+        requests.add(inside, bench, c, gates if fitter.at_head else bench.inside(gates),
+                     "validation")
         lost = [b - r for r, b in zip(folded["retained"], folded["before"], strict=True)]
         if not whole and len(lost) == 2 and min(lost) > 2 * LOSS:
             break
     made, under = requests.summarise(folded), requests.summarise(inside)["forgotten-mean"]
     return {"options": fitter.options, "seconds": (time.perf_counter() - began) / made["n"],
             "inside": under, "left": max(made["forgotten-mean"], under), **made}
-
-
-def add(turn: dict[str, list], bench: requests.Bench, cls: int, gates) -> None:
-    """One more class to what `requests.in_turn` gives."""
-    one = requests.in_turn(bench, lambda _: bench.gated_outputs(gates, "validation")[1],
-                           "validation", [cls])
-    for key, values in one.items():
-        turn.setdefault(key, []).extend(values)
 
 
 def search(bench: requests.Bench, rung: str, log: Callable[[dict], None] | None = None,

@@ -36,19 +36,18 @@ def in_turn_rows(bench: requests.Bench, said: dict[str, dict], some,
                           sum(p.numel() for p in bench.model.parameters()))]
     rows += [artifacts.row(rung, "time-prepare", sum(s.values()) / len(s), "s", n=len(s))
              for rung, s in seconds.items()]
-    turns = {}
+    turns = {m: requests.in_turn(bench, lambda c, m=m: bench.method_logits(
+        m, (c,), "test", **said[m]), classes=some if m in ladder.RUNGS else None)
+        for m in METHODS if m != "best"}
+    # class by class, so that both classifiers read the features while they are there
+    turns["best"], under = {}, {}
+    for c in some:
+        gates = bench.method_gates("best", (c,))
+        requests.add(turns["best"], bench, c, gates, "test")
+        requests.add(under, bench, c, bench.inside(gates), "test")
     for method in METHODS:
-        turns[method] = requests.in_turn(bench, lambda c, m=method: bench.method_logits(
-            m, (c,), "test", **said[m]), classes=some if method in ladder.RUNGS else None)
         rows += tell(method, turns[method], sites="each", **said[method])
-    gates = bench.stored["best"]
-    if any(bench.last in g for g in gates.values()):
-        under = requests.in_turn(
-            bench, lambda c: bench.gated_outputs(bench.inside(gates[c]), "test")[1], classes=some)
-        rows += tell("best", under, sites="inside")
-    else:  # the classifier was never touched
-        rows += tell("best", turns["best"], sites="inside")
-    return rows, turns
+    return rows + tell("best", under, sites="inside"), turns
 
 
 def tell(method: str, turn: dict, **said) -> list[dict]:

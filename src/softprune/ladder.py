@@ -71,11 +71,20 @@ class FitOptions:
     # network where gates fold into every batch norm (VGG), or a fit at the last site alone: one
     # setting of a data set serves all its networks
     shift: float = 0.0
+    # as many *blends* (`blends`) join the retained images: each with another, which counts for at
+    # most this much; a blend has no label, so what is kept is the original's probabilities. 0 has
+    # none
+    blend: float = 0.0
+
+    def __post_init__(self):
+        if self.blend and (self.keep != "teacher" or self.reader):
+            raise UserError(f"blend={self.blend:g}: expected keep='teacher' and no reader with it, "
+                            "since a blend of two images has no label")
 
     def told(self) -> dict:
-        """As a dict for marks and records; `most`, `under`, `reader` and `shift` only where they
-        are used, so that gates stored before there were any are still found."""
-        unused = {"most": 1.0, "under": -math.inf, "reader": 0.0, "shift": 0.0}
+        """As a dict for marks and records; `most`, `under`, `reader`, `shift` and `blend` only
+        where they are used, so that gates stored before there were any are still found."""
+        unused = {"most": 1.0, "under": -math.inf, "reader": 0.0, "shift": 0.0, "blend": 0.0}
         return {k: v for k, v in dataclasses.asdict(self).items() if unused.get(k) != v}
 
 
@@ -124,6 +133,26 @@ def pick(labels: Tensor, total: int, seed: int) -> Tensor:
         members = (labels == c).nonzero().squeeze(1)
         chosen.append(members[torch.randperm(len(members), generator=generator)[:each]])
     return torch.cat(chosen)
+
+
+def blends(pixels: Tensor, labels: Tensor, most: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Images each blended with another of them, (1 - a) x + a x', a uniform in [0, `most`].
+
+    A network that knows its training images by heart is as unsure of a blend as of a new image,
+    and that is where gates change predictions. Blends as in mixup (Zhang et al., 2018).
+
+    Args:
+        pixels: uint8 (N, c, h, w). labels: (N,).
+
+    Returns:
+        uint8 (N, c, h, w), and the other images' labels (N,).
+    """
+    generator = torch.Generator().manual_seed(seed)
+    other = torch.randperm(len(pixels), generator=generator)
+    a = most * torch.rand(len(pixels), generator=generator).view(-1, 1, 1, 1)
+    mixed = [(1 - w) * x.float() + w * pixels[j].float() for x, j, w in zip(
+        pixels.split(1000), other.split(1000), a.split(1000), strict=True)]
+    return torch.cat([m.round().to(torch.uint8) for m in mixed]), labels[other]
 
 
 def hinge(logits: Tensor, forget: tuple[int, ...], margin: float) -> Tensor:
@@ -198,7 +227,13 @@ class Fitter:
                        for norm, part in models.shifts(model).items() if part in later}
         self.pixels, self.labels = images.split("train")
         few = pick(self.labels, options.pool, options.seed)
-        self.pool, self.pool_labels = self.before(self.pixels[few]), self.labels[few]
+        kept, self.pool_labels = self.pixels[few], self.labels[few]
+        self.blended = self.pool_labels  # labels of what is blended in
+        if options.blend:
+            mixed, other = blends(kept, self.pool_labels, options.blend, options.seed)
+            kept, self.blended = torch.cat([kept, mixed]), torch.cat([self.pool_labels, other])
+            self.pool_labels = self.pool_labels.repeat(2)
+        self.pool = self.before(kept)
         self.teacher = self.teacher_of(self.pool)
         self.kept: dict[int, Tensor] = {}
 
@@ -207,8 +242,9 @@ class Fitter:
         sites = models.choose_sites(self.model, options.sites)
         at_head = [s.name for s in sites] == [self.last]
         first = len(self.prefix) if at_head else len(models.split_at(self.model, sites)[0])
-        now = (at_head, first, options.pool, options.seed)
-        if now != (self.at_head, len(self.prefix), self.options.pool, self.options.seed):
+        now = (at_head, first, options.pool, options.seed, options.blend)
+        had = self.options
+        if now != (self.at_head, len(self.prefix), had.pool, had.seed, had.blend):
             return Fitter(self.model, self.images, options)
         other = copy.copy(self)
         other.options, other.sites = options, sites
@@ -263,14 +299,17 @@ class Fitter:
         """Gates of one class, or of several together: float32 (J,) in [0, `most`] at every site,
         with shifts where the options have them.
 
-        Retained images keep their cross-entropy, images of the classes get a hinge on its margin.
+        Retained images keep their cross-entropy, or the original's probabilities, images of the
+        classes get a hinge on its margin.
         """
         o, device = self.options, self.device
         gates = {s.name: torch.ones(s.channels, device=device, requires_grad=True)
                  for s in self.sites}
         shifts = {pruning.SHIFT + n: torch.zeros(j, device=device, requires_grad=True)
                   for n, j in self.shifts.items() if o.shift}
-        kept = (~evaluation.is_forgotten(self.pool_labels, forget)).nonzero().squeeze(1)
+        kept = ~(evaluation.is_forgotten(self.pool_labels, forget)
+                 | evaluation.is_forgotten(self.blended, forget))
+        kept = kept.nonzero().squeeze(1)
         maps = [self.own(c) for c in forget]
         own = torch.cat(maps)
         sizes = torch.tensor([len(m) for m in maps])

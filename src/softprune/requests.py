@@ -48,6 +48,7 @@ class Bench:
         # gates fitted for several classes together, and the seconds each fit took
         self.fitted: dict[tuple[int, ...], tuple[pruning.Gates, float]] = {}
         self.last = self.model.sites()[-1].name
+        self.latest: tuple[str, pruning.Gates, Tensor] | None = None  # of `gated_features`
 
     @functools.cache  # noqa: B019  a bench lives as long as its notebook
     def outputs(self, split: str) -> tuple[Tensor, Tensor, Tensor]:
@@ -100,24 +101,33 @@ class Bench:
 
     def gated_outputs(self, gates: pruning.Gates, split: str) -> tuple[Tensor, Tensor]:
         """Features and logits of a split under gates."""
-        features, _, _ = self.outputs(split)
-        if set(gates) <= {self.last}:
-            gate = gates.get(self.last, torch.ones(features.shape[1]))
-            with torch.no_grad():
-                return features, self.model.fc((features * gate).to(self.device)).cpu()
-        with pruning.folded(self.model, gates):
-            where = {pruning.SHIFT + norm: part for norm, part in models.shifts(self.model).items()}
-            at = [where.get(name, name) for name in gates]
-            return self._from(split, next(i for i, (name, _) in enumerate(self.model.parts())
-                                          if name and _holds(name, at)))
+        features = self.gated_features(self.inside(gates), split)
+        gate = gates.get(self.last, torch.ones(features.shape[1]))
+        with torch.inference_mode():
+            return features, self.model.fc((features * gate).to(self.device)).cpu()
+
+    def gated_features(self, inside: pruning.Gates, split: str) -> Tensor:
+        """Features of a split under gates that `inside` gave. The latest are kept: the edited
+        classifier and the untouched one read the same."""
+        if not inside:
+            return self.outputs(split)[0]
+        if not (self.latest and self.latest[0] == split and _same(self.latest[1], inside)):
+            with pruning.folded(self.model, inside):
+                parts = models.shifts(self.model)
+                where = {pruning.SHIFT + norm: part for norm, part in parts.items()}
+                at = [where.get(name, name) for name in inside]
+                first = next(i for i, (name, _) in enumerate(self.model.parts())
+                             if name and _holds(name, at))
+                self.latest = (split, {n: g.clone() for n, g in inside.items()},
+                               self._from(split, first))
+        return self.latest[2]
 
     @torch.inference_mode()
-    def _from(self, split: str, first: int) -> tuple[Tensor, Tensor]:
-        """Features and logits from the part `first` on: what lies before is computed once."""
+    def _from(self, split: str, first: int) -> Tensor:
+        """Features from the part `first` on: what lies before is computed once."""
         maps = self._maps(split, first)
         after = self.model.parts()[first:]
-        features = torch.cat([models.run(after, m) for m in maps.split(500)])
-        return features.cpu().clone(), self.model.fc(features).cpu().clone()
+        return torch.cat([models.run(after, m) for m in maps.split(500)]).cpu().clone()
 
     @functools.lru_cache(maxsize=2)  # noqa: B019  a bench lives as long as its notebook
     def _maps(self, split: str, first: int) -> Tensor:
@@ -183,6 +193,10 @@ def _holds(part: str, gates) -> bool:
     return any(site == part or site.startswith(f"{part}.") for site in gates)
 
 
+def _same(one: pruning.Gates, other: pruning.Gates) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(g, other[n]) for n, g in one.items())
+
+
 def retained_and_forgotten(logits: Tensor, labels: Tensor, forget) -> tuple[float, float]:
     """Accuracy on the retained and on the forgotten classes."""
     return shares(logits.argmax(1) == labels, labels, forget)
@@ -213,6 +227,13 @@ def in_turn(bench: Bench, logits_of, split: str = "test", classes=None) -> dict[
         for key, value in zip(turn, (cls, retained, forgotten, before), strict=True):
             turn[key].append(value)
     return turn
+
+
+def add(turn: dict[str, list], bench: Bench, cls: int, gates: pruning.Gates, split: str) -> None:
+    """One more class to what `in_turn` gives, `turn`: {} at first."""
+    one = in_turn(bench, lambda _: bench.gated_outputs(gates, split)[1], split, [cls])
+    for key, values in one.items():
+        turn.setdefault(key, []).extend(values)
 
 
 def summarise(turn: dict[str, list]) -> dict[str, float]:
