@@ -21,10 +21,12 @@ POOL = 20_000
 
 def settings(chosen: ladder.FitOptions) -> dict[str, ladder.FitOptions]:
     """What is compared, by the name of a row: the choice, and where it has shifts its gates alone
-    and its shifts alone; where it has none, more retained images to draw from and twice the
-    steps."""
+    and its shifts alone, and where it has blends the same without; where it has no shifts, more
+    retained images to draw from and twice the steps."""
     if chosen.shift:
         other = {"gates-alone": {"shift": 0.0}, "shifts-alone": {"rate": 0.0}}
+        if chosen.blend:
+            other["without-blends"] = {"blend": 0.0}
     else:
         other = {"more-images": {"pool": POOL}, "more-steps": {"steps": 2 * chosen.steps}}
     return {"chosen": chosen} | {k: dataclasses.replace(chosen, **v) for k, v in other.items()}

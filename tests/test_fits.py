@@ -41,11 +41,13 @@ def test_every_setting_is_fitted_from_every_seed_and_read_by_the_book(smoke, qui
 
 
 def test_gates_and_shifts_are_compared_with_both(smoke, quick, monkeypatch):
-    both = dataclasses.replace(quick, shift=0.1)
+    both = dataclasses.replace(quick, keep="teacher", shift=0.1, blend=0.5)
     monkeypatch.setattr(ladder, "options", lambda rung, dataset: both)
     _, told = fits.rows_of(smoke, lambda text: None)
-    assert list(told) == ["chosen", "gates-alone", "shifts-alone"]
+    assert list(told) == ["chosen", "gates-alone", "shifts-alone", "without-blends"]
     assert "shift" in told["chosen"] and "shift" not in told["gates-alone"]
+    assert told["without-blends"].keys() == told["chosen"].keys() - {"blend"}
+    assert list(fits.settings(dataclasses.replace(both, blend=0.0))) == list(told)[:3]
     fitter = ladder.Fitter(smoke.model, smoke.images, fits.settings(both)["shifts-alone"])
     made = fitter.fit((3,))
     assert all((g == 1).all() for g in pruning.multiplied(made).values())
