@@ -6,8 +6,8 @@ Each trial forgets a fixed sample of classes in turn; its numbers are means over
 first line that some trial fulfils, the bar being at most `LIMIT` of the class left (`INSIDE` under
 the untouched classifier) and at most `LOSS` of the others lost:
 
-1. the bar is met: of these the one that leaves least under either classifier, of equals the
-   smallest loss;
+1. the bar is met, whatever the untouched classifier says: of these the one that leaves least under
+   either classifier, of equals the smallest loss;
 2. no more is left than that under either classifier: of these the smallest loss;
 3. the one that leaves least.
 

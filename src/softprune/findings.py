@@ -87,7 +87,7 @@ def trials(dataset: str, rung: str) -> list[dict]:
 
 
 def trials_meet(dataset: str, rung: str = "best") -> bool:
-    """Whether some trial fulfils the rule's first line, `choosing.fulfils`."""
+    """Whether some trial meets the bar under the untouched classifier too, `choosing.fulfils`."""
     return any(choosing.fulfils({"forgotten-mean": t["forgotten"] / 100,
                                  "left": max(t["forgotten"], t["inside"]) / 100,
                                  "change-mean": t["change"] / 100})
@@ -119,7 +119,8 @@ def older_note() -> str:
 
 
 def inside_only(dataset: str) -> dict | None:
-    """Of what was tried for `best` without the last site, the trial that the rule would take."""
+    """Of what was tried for `best` without the last site, the cheapest that forgets; where none
+    does, the one that leaves least."""
     tried = [t for t in trials(dataset, "best") if "last" not in t["setting"].split("sites ")[1]]
     within = [t for t in tried if t["forgotten"] <= 100 * choosing.LIMIT]
     if within:
@@ -344,7 +345,8 @@ def front_table() -> list[dict]:
     Returns:
         Dicts with `dataset`, `name`, `title` (the name with profile and accuracy), `inside` (what
         `best` leaves under the untouched classifier; None if not measured), and a dict a method of
-        `FRONT` as in `networks`, with `met`: whether it meets the whole bar.
+        `FRONT` as in `networks`, with `met`: whether it meets the whole bar; `partial`: whether
+        gates were fitted for some classes only.
     """
     titles, made = {d: c["title"] for d, c in catalog.catalog().items()}, []
     for d in book.pages():
@@ -360,11 +362,13 @@ def front_table() -> list[dict]:
         for e in wider(d):
             name = f"{titles[d]}, {e['label'].split(', ', 1)[1]}"
             title = f"{name} ({e['profile']}), {100 * e['test']:.1f} % right before"
+            title += "; fitted by an earlier setting" if e["earlier"] else ""
             made.append({"dataset": d, "name": name, "title": title,
                          "inside": e["inside"]["forgotten"]} | {m: dict(e[m]) for m in FRONT})
     for row in made:
         for m in FRONT:
             row[m]["met"] = met(row["dataset"], row[m])
+        row["partial"] = row["best"]["classes"] < row["soft"]["classes"]
     return made
 
 
