@@ -111,8 +111,9 @@ def older_note() -> str:
     for dataset in book.pages():
         if older := older_pages(dataset):
             title = catalog.catalog()[dataset]["title"]
-            told.append(f"{title}: the pages {', '.join(older)} were executed before the present "
-                        "setting of fitted gates was found; what is taken from those (requests "
+            pages = "the page {} was" if len(older) == 1 else "the pages {} were"
+            told.append(f"{title}: {pages.format(', '.join(older))} executed before the present "
+                        "setting of fitted gates was found; what is taken from there (requests "
                         "for one class or several, the head to head, attacks, costs) is of the "
                         "**earlier setting**.")
     return " ".join(told)
