@@ -138,8 +138,8 @@ def pick(labels: Tensor, total: int, seed: int) -> Tensor:
 def blends(pixels: Tensor, labels: Tensor, most: float, seed: int) -> tuple[Tensor, Tensor]:
     """Images each blended with another of them, (1 - a) x + a x', a uniform in [0, `most`].
 
-    A network that knows its training images by heart is as unsure of a blend as of a new image,
-    and that is where gates change predictions. Blends as in mixup (Zhang et al., 2018).
+    A network that knows its training images by heart is sure of them, and less of a blend; where
+    it is unsure gates change predictions. Blends as in mixup (Zhang et al., 2018).
 
     Args:
         pixels: uint8 (N, c, h, w). labels: (N,).
