@@ -1,4 +1,4 @@
-# make book: environment, four notebooks on digits, the book.   make test: environment, every test.
+# make book: environment, four notebooks on digits, the book.   make test: environment, tests.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
@@ -36,7 +36,7 @@ test-class: $(READY)
 bench: $(READY)
 	$(BIN)/python benchmarks/ratios.py
 
-# every heavy run the book quotes, one training at a time, resumable; PROFILE=paper for one GPU.
+# trainings, fits, sweeps and walkthroughs, one training at a time, resumable; PROFILE=paper for one GPU.
 # Snakemake lives in an environment of its own: readers do not need it, and it only starts commands.
 PROFILE ?= laptop
 SNAKEMAKE := .venv-heavy/bin/snakemake -s workflow/Snakefile --config profile=$(PROFILE)

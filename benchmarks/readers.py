@@ -17,8 +17,9 @@ from one_checkpoint import config_of, opened, record
 from softprune import artifacts, audit, inturn, ladder, requests
 
 WEIGHTS = (0.0, 0.03, 0.1)
-# against an opponent that learns: longer, and with channels that may be turned up
-LONGER = {"steps": 300, "most": 3.0}
+# against an opponent that learns: longer, and with channels that may be turned up; it needs labels,
+# and blends have none
+LONGER = {"steps": 300, "most": 3.0, "blend": 0.0}
 
 
 def neighbours(model, evidence, cls: int) -> float:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 
 import pytest
 
@@ -55,27 +56,13 @@ def test_the_sample_is_spread_and_small_unless_images_are_few():
     assert len(choosing.sample(20, 200)) * 10 >= choosing.ENOUGH
 
 
-class Unfitted:
-    """Stands for a fitter where only its options are asked for."""
-
-    def __init__(self, model, images, options):
-        self.options = options
-
-    def turned(self, options):
-        return Unfitted(None, None, options)
-
-
-def test_further_axes_only_while_the_bar_is_not_met_inside(smoke, monkeypatch, own_root):
-    monkeypatch.setitem(choosing.AXES, "best", [[{"margin": 1.0}]])
-    monkeypatch.setitem(choosing.FURTHER, "best", [[{"sites": "all"}], [{"margin": 0.5}]])
-    monkeypatch.setattr(ladder, "Fitter", Unfitted)
-    for inside, tried in ((0.0, [("inner", 1.0)]),
-                          (0.3, [("inner", 1.0), ("all", 1.0), ("all", 0.5)])):
-        found = {"inner": trial(0.0, inside, -0.004), "all": trial(0.0, 0.2, -0.005)}
-        monkeypatch.setattr(choosing, "judge", lambda f, b, c, found=found: found[
-            f.options.sites] | {"options": f.options})
-        made = choosing.search(smoke, "best")[1]
-        assert [(t["options"].sites, t["options"].margin) for t in made] == tried
+@pytest.mark.parametrize("rung", ladder.RUNGS)
+def test_axes_hold_settings_that_can_be_fitted(rung):
+    for axis in choosing.AXES[rung]:
+        made = [choosing.changed(ladder.base(rung, "cifar10"), change) for change in axis]
+        assert len(set(made)) == len(made), "each of an axis is another setting"
+        inside = [o for o in made if "last" not in o.sites.split(",") and o.sites != "all"]
+        assert all(o.under == -math.inf for o in inside), "the hinge would be the same twice"
 
 
 def test_search_goes_axis_by_axis_and_sees_no_test_image(smoke, monkeypatch, own_root):

@@ -55,6 +55,25 @@ def test_trials_are_told_in_order_with_the_chosen_one(use):
     assert findings.inside_only("cifar10")["change"] == -2, "the rule: at most one percent left"
 
 
+def test_strengths_stand_side_by_side_at_one_forgetting(use):
+    def sweep(seed, strength, points):
+        said = {"score": "difference", "gate": "hard"}
+        rows = [artifacts.row("hard", f"all-classes-{m}-mean", v, "points", fraction=f, **said)
+                for f, forgotten, change in points
+                for m, v in (("forgotten", forgotten), ("change", change))]
+        return made("sweep", f"{seed}-{strength}", rows, seed=seed, strength=strength)
+
+    use([sweep(0, 0.1, [(0.1, 9, -1), (0.2, 4, -3), (0.3, 1, -2)]),
+         sweep(0, 0.001, [(0.1, 5, -1), (0.2, 0, -2)]), sweep(1, 0.001, [(0.1, 5, -3)]),
+         sweep(0, 1.0, [(0.1, 50, 0)])])
+    weak, strong = book.by_strength("cifar10", 16)
+    assert (weak["strength"], weak["fraction"], weak["n"]) == (0.001, 0.1, 2)
+    assert weak["change"] == -2 and weak["change-low"] < -3
+    assert (strong["strength"], strong["fraction"], strong["forgotten"]) == (0.1, 0.3, 1)
+    assert len(book.by_strength("cifar10", 16, level=60)) == 3
+    assert book.by_strength("cifar10", 16, "none") == []
+
+
 def test_a_choice_without_its_record_stops_the_build(use):
     use([], {"cifar10": {"best": {"set": {}, "record": "gone"}}})
     with pytest.raises(UserError, match="softprune fit --choose"):
@@ -131,6 +150,10 @@ def test_networks_side_by_side(use, monkeypatch):
     assert [(r["architecture"], r["seed"]) for r in found] == [
         ("resnet18", 0), ("resnet18", 1), ("vgg16", 0)]
     assert found[0]["gap"] == pytest.approx(-2) and found[0]["retrained"] == pytest.approx(0.455)
+    beside = findings.over_references("cifar10", 16)  # neither the other seed nor the other network
+    assert beside["n"] == 1 and beside["gap"] == pytest.approx((-2, -2, -2))
+    assert beside["refit"] == pytest.approx((-1, -1, -1))
+    assert findings.over_references("cifar10", 32) is None
 
 
 def test_the_front_table_has_the_page_then_wider_networks_and_says_what_meets_the_bar(

@@ -1,6 +1,7 @@
 """The record over training seeds: made from a checkpoint, and read by the book."""
 
 import pytest
+import torch
 
 from softprune import artifacts, inturn, ladder, requests, training
 
@@ -76,6 +77,18 @@ def test_what_was_measured_beside_an_absent_reference_stays_for_the_same_weights
     monkeypatch.setattr(inturn, "references", lambda *_: {})
     inturn.measure(smoke, every=5)
     assert first and beside() == first
+    # gates with another setting: the request's numbers are made anew, the reference's stay
+    monkeypatch.setattr(inturn, "rungs", lambda *_: {"best": "another"})
+    monkeypatch.setattr(ladder.Fitter, "fit", lambda self, c: {
+        s.name: torch.ones(s.channels) for s in self.sites})
+    for rung in ladder.RUNGS:
+        artifacts.companion(smoke.checkpoint, f"gates-{rung}").unlink()
+    smoke.stored.clear()
+    inturn.measure(smoke, every=5)
+    value = {(r["method"], r["metric"]): r["value"] for r in beside()}
+    assert {k: v for k, v in value.items() if k[0] == "retrained"} == {
+        (r["method"], r["metric"]): r["value"] for r in first if r["method"] == "retrained"}
+    assert value["best", "accuracy"] == value["original", "accuracy"], "open gates change nothing"
     monkeypatch.setitem(smoke.sidecar, "sha256", "of other weights")
     inturn.measure(smoke, every=5)
     assert beside() == []

@@ -375,6 +375,19 @@ def compare(dataset: str, width: int, level: float = 5.0) -> list[dict]:
     return made
 
 
+def by_strength(dataset: str, width: int, penalty: str = "so", level: float = 5.0) -> list[dict]:
+    """`difference` with hard gates at `level` percent forgetting, a row a strength that was swept.
+
+    Returns:
+        Rows of `ablation`, weak penalties first; strengths that forget so much at no fraction are
+        left out.
+    """
+    table = ablation(dataset, width, penalty=penalty, score="difference", gate="hard")
+    strengths = sorted({p["strength"] for p in table})
+    found = [at_forgetting([p for p in table if p["strength"] == s], level) for s in strengths]
+    return [p for p in found if p]
+
+
 # --- rendering -----------------------------------------------------------------------------------
 
 
@@ -454,6 +467,7 @@ def render(source: Path, target: Path, edition: str = "student") -> None:
         "claims": claims, "paper": paper, "catalog": catalog.catalog(), "alts": alts,
         "identity": identity, "page_key": page_key, "in_turn": in_turn, "request": request,
         "has": has, "ablation": ablation, "compare": compare, "swept": swept,
+        "by_strength": by_strength,
         "mean_of": mean_of, "beside": beside, "between": between, "audited": audited,
         "inside_turn": inside_turn, "edition": edition, "assignments": editions.assignments,
         "mistakes": editions.mistakes, "sliders": sliders,

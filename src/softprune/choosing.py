@@ -12,13 +12,13 @@ the untouched classifier) and at most `LOSS` of the others lost:
 3. the one that leaves least.
 
 A rung at the last site alone changes nothing but the classifier: it is judged by its own. Axes are
-searched one after another, each from the best so far; the further ones only while no trial meets
-the bar under the untouched classifier too. Fits see training images, the rule validation images;
-no test image and no attack has a say.
+searched one after another, each from the best so far. Fits see training images, the rule
+validation images; no test image and no attack has a say.
 """
 
 import dataclasses
 import json
+import math
 import time
 from collections.abc import Callable
 
@@ -32,6 +32,15 @@ LOSS = 0.005  # accuracy that the other classes may lose
 SAMPLE = 5  # classes a trial forgets in turn, or more: a tenth of them, and
 ENOUGH = 100  # validation images of theirs together, where there are as many
 
+# where classes share the features: gates that may turn channels up, at the last site too, while the
+# class is pushed out under the untouched classifier, in twice the steps; the same with shifts and a
+# weaker pull, also without the last site; with blends, and where they leave room wider margins
+_SHARED = {"sites": "late,last", "keep": "teacher", "margin": 1.5, "pool": 6000, "most": 3.0,
+           "steps": 160}
+_SHIFTED = _SHARED | {"shift": 0.1, "pull": 0.0003}
+_BLENDED = _SHIFTED | {"blend": 0.5}
+_INSIDE = _SHIFTED | {"sites": "late", "under": -math.inf}
+
 # `+last` adds the last site to where a rung's gates are
 AXES: dict[str, list[list[dict]]] = {
     "calibrated": [
@@ -43,20 +52,8 @@ AXES: dict[str, list[list[dict]]] = {
         [{"margin": m} for m in (0.1, 1.0, 2.0, 3.0)],
         [{"keep": k} for k in ("teacher", "labels")],
         [{}, {"sites": "+last"}],
-    ],
-}
-
-# dearer, where many classes share the features: gates that may turn channels up, at the last site
-# too, while the class is pushed out under the untouched classifier, in twice the steps; the same
-# with shifts and a weaker pull; with blends, and where they leave room wider margins; then gates at
-# every site
-_SHARED = {"sites": "late,last", "keep": "teacher", "margin": 1.5, "pool": 6000, "most": 3.0,
-           "steps": 160}
-_SHIFTED = _SHARED | {"shift": 0.1, "pull": 0.0003}
-_BLENDED = _SHIFTED | {"blend": 0.5}
-FURTHER: dict[str, list[list[dict]]] = {
-    "best": [
-        [*(how | {"under": u} for how in (_SHARED, _SHIFTED, _BLENDED) for u in (0.5, 0.7, 1.0)),
+        [*(_INSIDE | {"blend": b, "margin": m} for b in (0.0, 0.5) for m in (1.0, 2.0, 3.0)),
+         *(how | {"under": u} for how in (_SHARED, _SHIFTED, _BLENDED) for u in (0.5, 0.7, 1.0)),
          _BLENDED | {"under": 1.0, "margin": 2.0}, _BLENDED | {"under": 1.5, "margin": 2.5}],
         [{"margin": m} for m in (1.0, 2.0)],
         [{"sites": "all", "keep": "teacher", "margin": m} for m in (1.0, 0.7, 0.5)],
@@ -148,10 +145,7 @@ def search(bench: requests.Bench, rung: str, log: Callable[[dict], None] | None 
     classes = looked_at(bench)
     best, tried = ladder.base(rung, bench.images.name), {}
     known, fitter = {t["options"]: t for t in known}, None
-    first = AXES[rung] if axes is None else axes
-    for number, axis in enumerate([*first, *(FURTHER.get(rung, []) if axes is None else [])]):
-        if number >= len(first) and any(map(fulfils, tried.values())):
-            break
+    for axis in AXES[rung] if axes is None else axes:
         for change in axis:
             options = changed(best, change)
             if options not in tried and options in known:

@@ -250,6 +250,22 @@ def refitted(dataset: str) -> list[dict]:
                                        e["seed"]))
 
 
+def over_references(dataset: str, width: int, penalty: str = "so") -> dict | None:
+    """`best` beside the networks retrained without a class, over the classes of the first seed.
+
+    Returns:
+        `n` classes, and (mean, low, high) in points of `gap`, what the others have after `best`
+        less what they have in the retrained network, and of `refit`, what a refitted classifier
+        finds of the class less what it finds in the retrained network; None where none is.
+    """
+    found = [r for r in refitted(dataset) if (r["width"], r["penalty"], r["seed"]) ==
+             (width, penalty, 0) and r["architecture"] == "resnet18"]
+    if not found:
+        return None
+    return {"n": len(found), "gap": book.interval([r["gap"] for r in found]),
+            "refit": book.interval([100 * (r["best"] - r["retrained"]) for r in found])}
+
+
 def readers(dataset: str) -> list[dict]:
     """Gates fitted against a reader, beside the original and the retrained network.
 
@@ -405,6 +421,7 @@ def helpers() -> dict:
     """What pages may call."""
     return {"trials": trials, "inside_only": inside_only, "over_seeds": over_seeds,
             "beside_retrained": beside_retrained, "networks": networks, "refitted": refitted,
+            "over_references": over_references,
             "sequence_ends": sequence_ends, "searched": searched, "trials_meet": trials_meet,
             "side_by_side": side_by_side, "readers": readers, "fits": fits, "met": met,
             "wider": wider, "older_pages": older_pages, "older_note": older_note,

@@ -78,23 +78,32 @@ def references(bench: requests.Bench, config) -> dict[int, Path]:
     return {c: path for c, path in found.items() if path}
 
 
-def beside_retrained(bench: requests.Bench, retrained: dict[int, Path], turns: dict,
-                     said: dict[str, dict]) -> list[dict]:
-    """Of each request whose retrained reference is here, and of that: retained test accuracy, and
-    the forgotten class's under a refitted classifier."""
-    rows = []
+Known = dict[int, tuple[float, float]]  # class -> what `of_retrained` returns
+
+
+def of_retrained(bench: requests.Bench, retrained: dict[int, Path]) -> Known:
+    """Of each reference: retained test accuracy, and the class's under a refitted classifier."""
+    made = {}
     for c, path in retrained.items():
-        name = bench.images.class_names[c]
         fresh = requests.Bench(path, bench.images)
         _, logits, labels = fresh.outputs("test")
-        kept = {"retrained": requests.retained_and_forgotten(logits, labels, (c,))[0]}
+        made[c] = (requests.retained_and_forgotten(logits, labels, (c,))[0],
+                   fresh.refit_recall({}, (c,)))
+    return made
+
+
+def beside_retrained(bench: requests.Bench, known: Known, turns: dict,
+                     said: dict[str, dict]) -> list[dict]:
+    """The same two numbers of each request of a class that a reference is known of."""
+    rows, labels = [], bench.images.test_labels
+    for c, (accuracy, refit) in known.items():
+        name = bench.images.class_names[c]
         at = {m: t["classes"].index(c) for m, t in turns.items()}
-        kept |= {m: t["retained"][at[m]] for m, t in turns.items()}
+        kept = {"retrained": accuracy} | {m: t["retained"][at[m]] for m, t in turns.items()}
         kept["original"] = turns["soft"]["before"][at["soft"]]
         rows += [artifacts.row(m, "accuracy", v, split="retained-test", forget=name, sites="each",
                                n=int((labels != c).sum())) for m, v in kept.items()]
-        found = {"retrained": fresh.refit_recall({}, (c,)),
-                 "original": bench.refit_recall({}, (c,))}
+        found = {"retrained": refit, "original": bench.refit_recall({}, (c,))}
         for m in turns:
             found[m] = bench.refit_recall(bench.method_gates(m, (c,), **said[m]), (c,))
         rows += [artifacts.row(m, "accuracy-head-refit", v, split="forgotten-test", forget=name,
@@ -112,25 +121,30 @@ def measure(bench: requests.Bench, every: int = 1,
     """
     began = time.perf_counter()
     config = training.TrainConfig.from_dict(bench.sidecar["config"])
-    said, retrained = settings(bench), references(bench, config)
-    some = sorted({*range(0, len(bench.images.class_names), every), *retrained})
+    key, weights = artifacts.short_hash(config.as_dict()), bench.sidecar["sha256"]
+    said = settings(bench)
+    known = (known_before(config, key, weights, bench.images.class_names)
+             | of_retrained(bench, references(bench, config)))
+    some = sorted({*range(0, len(bench.images.class_names), every), *known})
     rows, turns = in_turn_rows(bench, said, some, log)
     rows += edit_rows(bench, said)
-    rows += beside_retrained(bench, retrained, turns, said)
-    key = artifacts.short_hash(config.as_dict())
-    extra = {"rungs": rungs(bench.images.name, config.profile), "weights": bench.sidecar["sha256"]}
-    rows += measured_before(config, key, extra, {bench.images.class_names[c] for c in retrained})
+    rows += beside_retrained(bench, dict(sorted(known.items())), turns, said)
+    extra = {"rungs": rungs(bench.images.name, config.profile), "weights": weights}
     return artifacts.write_record("seeds", key, config.as_dict(), rows,
                                   artifacts.provenance(time.perf_counter() - began), extra)
 
 
-def measured_before(config, key: str, extra: dict, here: set[str]) -> list[dict]:
-    """Rows of an earlier record beside references that are not among `here`: a reference's file may
-    be elsewhere, what was measured with it stays. Only of the same weights and gates.
-    """
-    return [row for record in artifacts.read_records(config.dataset, config.profile, "seeds")
-            if record["key"] == key and record["extra"] == extra
-            for row in record["rows"] if row.get("forget") and row["forget"] not in here]
+def known_before(config, key: str, weights: str, class_names: list[str]) -> Known:
+    """What an earlier record says of references whose files may be elsewhere by now, where it is
+    of the same weights."""
+    made = {}
+    for record in artifacts.read_records(config.dataset, config.profile, "seeds"):
+        if record["key"] == key and record["extra"].get("weights") == weights:
+            found = {(r["metric"], r["forget"]): r["value"] for r in record["rows"]
+                     if r["method"] == "retrained"}
+            made |= {class_names.index(name): (v, found["accuracy-head-refit", name])
+                     for (metric, name), v in found.items() if metric == "accuracy"}
+    return made
 
 
 def rungs(dataset: str, profile: str) -> dict[str, dict]:

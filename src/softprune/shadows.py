@@ -140,7 +140,7 @@ def open_set(config: training.TrainConfig, images, **overrides) -> Shadows:
     plan = ShadowConfig(**shadow_defaults(config.dataset, config.profile) | overrides)
     config = dataclasses.replace(
         config, epochs=plan.epochs, batch_size=plan.batch_size, peak_lr=plan.peak_lr, pad=0,
-        flip=False, label_smoothing=0.0, sides=(), without=(), seed=0)
+        flip=False, cutout=0, label_smoothing=0.0, sides=(), without=(), seed=0)
     pixels, labels = images.split("train")
     few = ladder.pick(labels, plan.pool, 0) if plan.pool else torch.arange(len(labels))
     pixels, labels = pixels[few], labels[few].clone()

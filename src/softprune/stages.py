@@ -67,10 +67,10 @@ class Stage:
     def rung_classes(self, every: int, always=()) -> list[int]:
         """Classes whose gates the ladder fits: every `every`-th, and those of the request.
 
-        0 stands for all of 10, 20 of more; at the smoke profile 2.
+        0 stands for all of fewer than 40, about 20 of more; at the smoke profile 2.
         """
         n = len(self.images.class_names)
-        step = every or (n // 2 if self.config.profile == "smoke" else 1 if n <= 10 else n // 20)
+        step = every or (n // 2 if self.config.profile == "smoke" else max(1, n // 20))
         return sorted({*range(0, n, step), *always})
 
     def _checkpoint(self, config, optional: bool = False) -> Path | None:
