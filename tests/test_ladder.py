@@ -110,7 +110,8 @@ def test_pick_is_balanced_and_seeded():
 def test_a_rung_forgets_and_keeps_more_than_closing_at_random(smoke, rung):
     options = dataclasses.replace(ladder.options(rung, "digits"), **QUICK)
     gates = ladder.Fitter(smoke.model, smoke.images, options).fit((3,))
-    assert all(((g >= 0) & (g <= 1)).all() for g in gates.values())
+    closing = pruning.multiplied(gates).values()
+    assert all(((g >= 0) & (g <= options.most)).all() for g in closing)
     _, before, labels = smoke.outputs("test")
     kept, gone = requests.retained_and_forgotten(
         smoke.gated_outputs(gates, "test")[1], labels, (3,))
