@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from softprune import artifacts, cli, ladder, paths, requests, training
+from softprune import artifacts, cli, ladder, paths, pruning, requests, training
 from softprune.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -120,7 +120,9 @@ def test_forget_fits_gates_for_all_classes_at_once(smoke, tmp_path, capsys):
     model, sidecar = artifacts.load_checkpoint(out)
     assert sidecar["forgotten"] == ["seven", "three"]
     gates = requests.Bench(source, smoke.images).together((3, 7))
-    torch.testing.assert_close(model.bn1.weight, smoke.model.bn1.weight * gates["conv1"])
+    assert set(gates) == {"conv2", pruning.SHIFT + "bn3"}
+    torch.testing.assert_close(model.bn2.weight, smoke.model.bn2.weight * gates["conv2"])
+    torch.testing.assert_close(model.bn3.bias, smoke.model.bn3.bias + gates[pruning.SHIFT + "bn3"])
 
 
 def test_fit_and_sweep_need_a_trained_model(capsys):

@@ -1,9 +1,10 @@
 import dataclasses
+import json
 
 import pytest
 import torch
 
-from softprune import evaluation, ladder, models, pruning, requests
+from softprune import artifacts, evaluation, ladder, models, paths, pruning, requests
 from softprune.errors import UserError
 
 QUICK = {"steps": 60, "rate": 0.1, "rounds": 3, "pool": 400}
@@ -314,3 +315,11 @@ def test_gates_fitted_against_a_reader_are_harder_to_read(smoke):
     fitter = ladder.Fitter(smoke.model, smoke.images, plain)
     found = {o: smoke.refit_recall(fitter.turned(o).fit((3,)), (3,)) for o in (plain, against)}
     assert found[against] < found[plain]
+
+
+def test_the_audits_gates_are_of_the_base_and_of_the_weights_that_ship():
+    checkpoint = paths.shipped() / "digits" / "laptop" / "digits-cnn-w16-so-0.01-s0.safetensors"
+    tensors, mark = artifacts.load_tensors(artifacts.companion(checkpoint, "gates-closing"))
+    assert json.loads(mark["options"]) == ladder.base("best", "digits").told()
+    assert mark["weights"] == artifacts.sha256(checkpoint)
+    assert all((tensors[site] <= 1).all() for site in ("conv1", "conv2"))

@@ -1,8 +1,9 @@
 """Five anonymous checkpoints of one class's forgetting, shuffled by a seed: an audit's exhibits.
 
 One is the original, one was retrained without the class, one only hides it behind its classifier,
-one has gates inside (`soft`), one has channels closed and erased at the last site (`hard`). All are
-made from the digits checkpoints that ship with the repository, so nothing is trained.
+one has gates inside that only close (`soft`), one has channels closed and erased at the last site
+(`hard`). All are made from the digits checkpoints that ship with the repository, so nothing is
+trained. The gates are those of `ladder.base`: the chosen ones may also turn channels up.
 """
 
 import copy
@@ -38,7 +39,7 @@ def exhibits() -> dict[str, nn.Module]:
     made |= {kind: copy.deepcopy(original) for kind in KINDS[2:]}
     with torch.no_grad():
         made["head-masked"].fc.bias[CLASS] -= 100  # no logit of digits comes near it
-    stored = ladder.load_gates(artifacts.companion(checkpoint, "gates-best"))[0]
+    stored = ladder.load_gates(artifacts.companion(checkpoint, "gates-closing"))[0]
     pruning.fold(made["soft"], stored[CLASS])
     gates = pruning.make_gates(table, models.choose_sites(original, "last"), (CLASS,), gate="hard")
     pruning.fold(made["hard"], gates)
