@@ -6,12 +6,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from softprune import notebooks
+from softprune import notebooks, stages
 from softprune.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -196,3 +197,13 @@ def test_templates_pass_nbval_at_smoke(clone):
         capture_output=True, text=True, env=clone[1], cwd=clone[0],
     )
     assert done.returncode == 0, done.stdout[-3000:]
+
+
+@pytest.mark.parametrize("classes, fitted", [(2, 2), (10, 10), (15, 15), (100, 20), (200, 20)])
+def test_gates_are_fitted_for_all_of_few_classes_and_some_of_many(classes, fitted):
+    stage = SimpleNamespace(images=SimpleNamespace(class_names=[str(c) for c in range(classes)]),
+                            config=SimpleNamespace(profile="laptop"))
+    chosen = stages.Stage.rung_classes(stage, 0)
+    assert len(chosen) == fitted and chosen[0] == 0 and chosen[-1] < classes
+    assert stages.Stage.rung_classes(stage, 0, [1]) == sorted({*chosen, 1})
+    assert stages.Stage.rung_classes(stage, 7) == list(range(0, classes, 7))

@@ -24,10 +24,11 @@ def test_every_image_is_in_half_of_the_models_and_every_class_is_split_evenly():
 
 
 def test_the_recipe_memorises_and_the_rest_is_the_trainings_own(digits):
-    config = training.configure("digits", "smoke", penalty="none", without=("three",))
-    made = shadows.open_set(config, digits)
-    assert (made.config.pad, made.config.flip, made.config.without) == (0, False, ())
-    assert (made.config.penalty, made.config.width) == ("none", config.width)
+    config = training.configure("digits", "smoke", penalty="none", without=("three",),
+                                pad=2, cutout=4)
+    made = shadows.open_set(config, digits).config
+    assert (made.pad, made.cutout, made.flip, made.without) == (0, 0, False, ())
+    assert (made.penalty, made.width) == ("none", config.width)
 
 
 def test_noise_gives_wrong_labels_and_a_pool_is_balanced(digits):

@@ -105,6 +105,12 @@ def older_pages(dataset: str) -> list[str]:
     return older
 
 
+# what other pages take from a stage
+_TAKEN = {"soft-pruning": "requests for one class or several and their costs",
+          "membership-inference": "attacks", "gone-or-hidden": "what comes back",
+          "head-to-head": "the head to head"}
+
+
 def older_note() -> str:
     """A sentence for each data set of which `older_pages` names some; empty if there is none."""
     told = []
@@ -112,10 +118,10 @@ def older_note() -> str:
         if older := older_pages(dataset):
             title = catalog.catalog()[dataset]["title"]
             pages = "the page {} was" if len(older) == 1 else "the pages {} were"
+            taken = "; ".join(_TAKEN[stage] for stage in older if stage in _TAKEN)
             told.append(f"{title}: {pages.format(', '.join(older))} executed before the present "
-                        "setting of fitted gates was found; what is taken from there (requests "
-                        "for one class or several, the head to head, attacks, costs) is of the "
-                        "**earlier setting**.")
+                        f"setting of fitted gates was found; what is taken from there ({taken}) "
+                        "is of the **earlier setting**.")
     return " ".join(told)
 
 
