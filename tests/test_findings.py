@@ -37,7 +37,7 @@ def use(monkeypatch, tmp_path):
     return records
 
 
-def test_trials_are_told_in_order_with_the_chosen_one(use):
+def test_trials_are_told_in_order_with_the_chosen_one(use, monkeypatch):
     tried = [BASE | {"margin": 0.5, "chosen": False}, BASE | {"weight": 9.0, "chosen": False},
              BASE | {"sites": "late,last", "most": 3.0, "under": 0.3, "chosen": True}]
     rows = trial_rows(0, 0.5, 0.5, -2) + trial_rows(1, 3, 3, -1) + trial_rows(2, 0.2, 40, -0.1)
@@ -52,7 +52,13 @@ def test_trials_are_told_in_order_with_the_chosen_one(use):
     assert not findings.trials_meet("cifar10"), "what forgets enough costs too much, or hides"
     assert findings.searched("cifar10") == record["parameters"]
     assert findings.searched("cifar10", "calibrated") is None
-    assert findings.inside_only("cifar10")["change"] == -2, "the rule: at most one percent left"
+    assert [t["kind"] for t in (first, second, third)] == ["close", "close", "last"]
+    assert findings.cheapest("cifar10", "close")["forgotten"] == 0.5, "none forgets: least is left"
+    assert findings.cheapest("cifar10", "last")["change"] == -0.1
+    assert findings.cheapest("cifar10", "turn") is None
+    monkeypatch.setattr(book, "pages", lambda: ["cifar10"])
+    monkeypatch.setattr(catalog, "catalog", lambda: {"cifar10": {"title": "CIFAR-10"}})
+    assert findings.at_last_site() == ["CIFAR-10"]
 
 
 def test_strengths_stand_side_by_side_at_one_forgetting(use):
@@ -78,7 +84,7 @@ def test_a_choice_without_its_record_stops_the_build(use):
     use([], {"cifar10": {"best": {"set": {}, "record": "gone"}}})
     with pytest.raises(UserError, match="softprune fit --choose"):
         findings.trials("cifar10", "best")
-    assert findings.inside_only("cifar100") is None
+    assert findings.cheapest("cifar100", "close") is None
 
 
 def test_means_and_intervals_over_seeds(use):

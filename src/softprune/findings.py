@@ -68,8 +68,8 @@ def trials(dataset: str, rung: str) -> list[dict]:
     """What the choice of a rung's setting tried, in order; [] where none was made.
 
     Returns:
-        Dicts with `setting` (what is not the base's), `chosen`, `n`, and in points `forgotten`,
-        `worst`, `inside`, `change`.
+        Dicts with `setting` (what is not the base's), `kind` (of `_kind`), `chosen`, `n`, and in
+        points `forgotten`, `worst`, `inside`, `change`.
     """
     record = _choice(dataset, rung)
     if record is None:
@@ -82,8 +82,16 @@ def trials(dataset: str, rung: str) -> list[dict]:
         at = {k: value[f"trial-{number}", f"trial-{m}"] for k, m in names.items()}
         made.append({k: r["value"] for k, r in at.items()} | {
             "setting": setting(rung, dataset, options), "chosen": options["chosen"],
-            "n": at["change"]["n"]})
+            "kind": _kind(options), "n": at["change"]["n"]})
     return made
+
+
+def _kind(options: dict) -> str:
+    """Where a trial's gates are and what they may do: `last` (at the last site too), else `close`
+    (at most 1) or `turn` (up as well)."""
+    if "last" in options["sites"].split(","):
+        return "last"
+    return "turn" if options.get("most", 1) > 1 else "close"
 
 
 def trials_meet(dataset: str, rung: str = "best") -> bool:
@@ -125,14 +133,21 @@ def older_note() -> str:
     return " ".join(told)
 
 
-def inside_only(dataset: str) -> dict | None:
-    """Of what was tried for `best` without the last site, the cheapest that forgets; where none
-    does, the one that leaves least."""
-    tried = [t for t in trials(dataset, "best") if "last" not in t["setting"].split("sites ")[1]]
-    within = [t for t in tried if t["forgotten"] <= 100 * choosing.LIMIT]
+def cheapest(dataset: str, kind: str) -> dict | None:
+    """Of what was tried for `best` with gates of this kind, the cheapest that forgets under either
+    classifier; where none does, the one that leaves least."""
+    tried = [t for t in trials(dataset, "best") if t["kind"] == kind]
+    within = [t for t in tried if t["forgotten"] <= 100 * choosing.LIMIT
+              and t["inside"] <= 100 * choosing.INSIDE]
     if within:
         return max(within, key=lambda t: t["change"])
-    return min(tried, key=lambda t: t["forgotten"], default=None)
+    return min(tried, key=lambda t: max(t["forgotten"], t["inside"]), default=None)
+
+
+def at_last_site() -> list[str]:
+    """Titles of the data sets whose chosen `best` has gates at the last site."""
+    return [catalog.catalog()[d]["title"] for d in book.pages()
+            if any(t["chosen"] and t["kind"] == "last" for t in trials(d, "best"))]
 
 
 def setting(rung: str, dataset: str, options: dict) -> str:
@@ -425,7 +440,8 @@ def _mean(found: list[dict], method: str, metric: str, **where) -> float:
 
 def helpers() -> dict:
     """What pages may call."""
-    return {"trials": trials, "inside_only": inside_only, "over_seeds": over_seeds,
+    return {"trials": trials, "cheapest": cheapest, "at_last_site": at_last_site,
+            "over_seeds": over_seeds,
             "beside_retrained": beside_retrained, "networks": networks, "refitted": refitted,
             "over_references": over_references,
             "sequence_ends": sequence_ends, "searched": searched, "trials_meet": trials_meet,
