@@ -21,7 +21,8 @@ def own_root(monkeypatch, tmp_path):
 
 
 def trial(forgotten, inside, change):
-    return {"forgotten-mean": forgotten, "left": max(forgotten, inside), "change-mean": change}
+    return {"forgotten-mean": forgotten, "left": max(forgotten, inside), "change-mean": change,
+            "n": 5}
 
 
 def test_the_rule_by_hand():
@@ -38,6 +39,9 @@ def test_the_rule_by_hand():
             break
     twin = dict(met)
     assert choosing.prefer([met, twin]) is met, "the first of equals"
+    broken_off = trial(0.0, 0.0, -0.2) | {"n": 2}
+    assert choosing.prefer([broken_off, kept]) is kept, "two classes are not five"
+    assert choosing.prefer([broken_off]) is broken_off
 
 
 def test_an_axis_changes_one_thing():

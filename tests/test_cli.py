@@ -81,6 +81,14 @@ def test_forget_as_a_tool(smoke, tmp_path, capsys):
     assert (model.conv3.weight[closed] == 0).all() and (model.fc.weight[:, closed] == 0).all()
     table = artifacts.load_tensors(artifacts.companion(out, "table"))[0]
     assert all((t[3] == 0).all() for t in table.values()), "the table still holds the class"
+    before = sorted(tmp_path.iterdir())
+    for classes, name, message in ((",", "b", "names no class"),
+                                   ("three", "forgot.table", "companion file"),
+                                   ("three", "forgot.gates-best", "companion file")):
+        wrong = ["forget", "--checkpoint", str(source), "--classes", classes, "--out",
+                 str(tmp_path / f"{name}.safetensors")]
+        assert main(wrong) == 2 and message in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == before
     again = ["forget", "--checkpoint", str(out), "--classes", "four", "--out",
              str(tmp_path / "b.safetensors")]
     assert main(again) == 2  # its table no longer holds what a second request needs

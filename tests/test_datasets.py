@@ -188,33 +188,52 @@ def test_tiny_imagenet_layout(tmp_path, packed):
         sources.DECODERS["tiny-imagenet-200"](root)
 
 
-def test_download_resumes(tmp_path):
-    """A local server that answers ranges; half of the file is there already."""
+@pytest.fixture
+def serving():
+    """A local server that answers ranges and breaks off once at byte 8000: its address, its body
+    and where each answer began."""
     import http.server
     import threading
 
-    body = bytes(range(256)) * 40
-    asked = []
+    body, asked = bytes(range(256)) * 40, []
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             start = int(self.headers.get("Range", "bytes=0-")[6:-1])
             asked.append(start)
-            self.send_response(206 if start else 200)
-            self.send_header("Content-Length", str(len(body) - start))
+            self.send_response(404 if "none" in self.path else 416 if start >= len(body)
+                               else 206 if start else 200)
+            self.send_header("Content-Length", str(max(0, len(body) - start)))
             self.end_headers()
-            self.wfile.write(body[start:])
+            self.wfile.write(body[start:] if start else body[:8000])
 
         def log_message(self, *words):
             pass
 
     with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        path = tmp_path / "file.bin"
-        path.with_name("file.bin.part").write_bytes(body[:5000])
-        sources.download(f"http://127.0.0.1:{server.server_port}/file.bin", path)
+        yield f"http://127.0.0.1:{server.server_port}", body, asked
         server.shutdown()
-    assert path.read_bytes() == body and asked == [5000]
+
+
+def test_download_resumes(tmp_path, serving):
+    address, body, asked = serving
+    path = tmp_path / "file.bin"
+    with pytest.raises(UserError, match=r"8000 of 10240 bytes came.*type the same command"):
+        sources.download(f"{address}/file.bin", path)
+    assert not path.exists(), "what is cut short is not the archive"
+    sources.download(f"{address}/file.bin", path)
+    assert path.read_bytes() == body and asked == [0, 8000]
+
+
+def test_download_ends_where_all_was_here(tmp_path, serving):
+    address, body, asked = serving
+    path = tmp_path / "file.bin"
+    path.with_name("file.bin.part").write_bytes(body)
+    sources.download(f"{address}/file.bin", path)
+    assert path.read_bytes() == body and asked == [len(body)]
+    with pytest.raises(UserError, match="refused"):
+        sources.download(f"{address}/none.bin", path)
 
 
 @pytest.mark.parametrize("pad", [0, 1, 2, 4])

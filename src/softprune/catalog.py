@@ -25,7 +25,8 @@ def store(name: str) -> Path:
 def known() -> list[str]:
     """Names in the catalog, then imported sets found in the cache."""
     folder = paths.cache() / "datasets"
-    imported = sorted(p.parent.name for p in folder.glob("*/meta.json")) if folder.exists() else []
+    found = folder.glob("[!.]*/meta.json") if folder.exists() else []  # .half-…: broken off
+    imported = sorted(p.parent.name for p in found)
     return list(dict.fromkeys([*catalog(), *imported]))
 
 

@@ -82,7 +82,12 @@ def looked_at(bench: requests.Bench) -> range:
 
 
 def prefer(tried: list[dict]) -> dict:
-    """The rule, applied to what `judge` returned: the first of equals."""
+    """The rule, applied to what `judge` returned: the first of equals.
+
+    A trial that was not carried on does not compete with those that were.
+    """
+    carried = max(t["n"] for t in tried)
+    tried = [t for t in tried if t["n"] == carried]
     bar = [t for t in tried if t["forgotten-mean"] <= LIMIT and t["change-mean"] >= -LOSS]
     if bar:
         return min(bar, key=lambda t: (t["left"], -t["change-mean"]))

@@ -407,11 +407,17 @@ def _forget(arguments) -> None:
         raise UserError(f"--out {out} is the checkpoint itself: expected another name")
     if out.suffix != ".safetensors":
         raise UserError(f"--out {out}: expected a name that ends in .safetensors")
+    if "." in out.stem and out.stem.rsplit(".", 1)[1].split("-")[0] in ("table", "logits", "gates"):
+        raise UserError(f"--out {out.name} is the name of a checkpoint's companion file: expected "
+                        "a name without .table, .logits or .gates before .safetensors")
     ledger = evaluation.TimeLedger()
     checkpoint = Path(arguments.checkpoint)
     model, sidecar = artifacts.load_checkpoint(checkpoint, architecture=arguments.architecture)
     classes = datasets.class_indices(tuple(sidecar["class_names"]), arguments.classes,
                                      sidecar.get("aliases"))
+    if not classes:
+        raise UserError(f"--classes {arguments.classes!r} names no class: expected names or "
+                        "numbers joined by commas")
     if sidecar.get("forgotten"):
         both = ",".join([*sidecar["forgotten"], *arguments.classes.split(",")])
         raise UserError(f"{checkpoint.name} has forgotten {', '.join(sidecar['forgotten'])}, and "

@@ -287,6 +287,12 @@ def download(url: str, path: Path, progress=None) -> None:
                     out.write(chunk)
                     if bar is not None:
                         bar.update(len(chunk))
+        if part.stat().st_size < total:  # the server closed early: what came stays
+            raise OSError(f"{part.stat().st_size} of {total} bytes came")
+    except urllib.error.HTTPError as error:
+        if not (have and error.code == 416):  # all of it was here: its MD5 is judged next
+            raise UserError(f"download of {url} was refused ({error}): bring the archive and add "
+                            "--from PATH") from error
     except (OSError, urllib.error.URLError) as error:
         raise UserError(
             f"download of {url} broke off ({error}): type the same command to resume, "
