@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from softprune import catalog, datasets, sources
+from softprune import catalog, datasets, paths, sources
 from softprune.errors import UserError
 
 
@@ -226,13 +226,22 @@ def test_download_resumes(tmp_path, serving):
     assert path.read_bytes() == body and asked == [0, 8000]
 
 
+def test_what_a_stopped_import_left_is_no_data_set(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "cache", lambda: tmp_path)
+    for name in ("flowers", ".half-abc"):
+        folder = tmp_path / "datasets" / name
+        folder.mkdir(parents=True)
+        (folder / "meta.json").write_text("{}")
+    assert "flowers" in catalog.known() and ".half-abc" not in catalog.known()
+
+
 def test_download_ends_where_all_was_here(tmp_path, serving):
     address, body, asked = serving
     path = tmp_path / "file.bin"
     path.with_name("file.bin.part").write_bytes(body)
     sources.download(f"{address}/file.bin", path)
     assert path.read_bytes() == body and asked == [len(body)]
-    with pytest.raises(UserError, match="refused"):
+    with pytest.raises(UserError, match="404"):
         sources.download(f"{address}/none.bin", path)
 
 

@@ -39,11 +39,13 @@ def use(monkeypatch, tmp_path):
 
 def test_trials_are_told_in_order_with_the_chosen_one(use, monkeypatch):
     tried = [BASE | {"margin": 0.5, "chosen": False}, BASE | {"weight": 9.0, "chosen": False},
-             BASE | {"sites": "late,last", "most": 3.0, "under": 0.3, "chosen": True}]
+             BASE | {"sites": "late,last", "most": 3.0, "under": 0.3, "chosen": True},
+             BASE | {"sites": "all", "chosen": False}, BASE | {"most": 3.0, "chosen": False}]
     rows = trial_rows(0, 0.5, 0.5, -2) + trial_rows(1, 3, 3, -1) + trial_rows(2, 0.2, 40, -0.1)
+    rows += trial_rows(3, 0.2, 0.2, -3) + trial_rows(4, 0.1, 2, -1)
     record = made("ladder", "abc", rows, {"trials": tried})
     use([record], {"cifar10": {"best": {"set": {}, "record": "abc"}}})
-    first, second, third = findings.trials("cifar10", "best")
+    first, second, third, every, turned = findings.trials("cifar10", "best")
     assert first["setting"] == "margin 0.5, keep teacher, sites late" and first["n"] == 5
     assert second["setting"].endswith("weight 9") and not second["chosen"]
     assert third["setting"].endswith("sites late,last, most 3, under 0.3")
@@ -53,9 +55,10 @@ def test_trials_are_told_in_order_with_the_chosen_one(use, monkeypatch):
     assert findings.searched("cifar10") == record["parameters"]
     assert findings.searched("cifar10", "calibrated") is None
     assert [t["kind"] for t in (first, second, third)] == ["close", "close", "last"]
+    assert (every["kind"], turned["kind"]) == ("last", "turn"), "`all` has the last site in it"
     assert findings.cheapest("cifar10", "close")["forgotten"] == 0.5, "none forgets: least is left"
-    assert findings.cheapest("cifar10", "last")["change"] == -0.1
-    assert findings.cheapest("cifar10", "turn") is None
+    assert findings.cheapest("cifar10", "last") == every, "the third only hides"
+    assert findings.cheapest("cifar10", "turn") == turned, "none forgets: least is left"
     monkeypatch.setattr(book, "pages", lambda: ["cifar10"])
     monkeypatch.setattr(catalog, "catalog", lambda: {"cifar10": {"title": "CIFAR-10"}})
     assert findings.at_last_site() == ["CIFAR-10"]

@@ -89,7 +89,7 @@ def trials(dataset: str, rung: str) -> list[dict]:
 def _kind(options: dict) -> str:
     """Where a trial's gates are and what they may do: `last` (at the last site too), else `close`
     (at most 1) or `turn` (up as well)."""
-    if "last" in options["sites"].split(","):
+    if {"last", "all"} & set(options["sites"].split(",")):
         return "last"
     return "turn" if options.get("most", 1) > 1 else "close"
 

@@ -269,7 +269,6 @@ def fetch(name: str, source: Path | None = None, progress=None) -> Path:
 
 def download(url: str, path: Path, progress=None) -> None:
     """Download to `path`, resuming `path.part` where an earlier attempt broke off."""
-    import urllib.error
     import urllib.request
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -289,15 +288,12 @@ def download(url: str, path: Path, progress=None) -> None:
                         bar.update(len(chunk))
         if part.stat().st_size < total:  # the server closed early: what came stays
             raise OSError(f"{part.stat().st_size} of {total} bytes came")
-    except urllib.error.HTTPError as error:
-        if not (have and error.code == 416):  # all of it was here: its MD5 is judged next
-            raise UserError(f"download of {url} was refused ({error}): bring the archive and add "
-                            "--from PATH") from error
-    except (OSError, urllib.error.URLError) as error:
-        raise UserError(
-            f"download of {url} broke off ({error}): type the same command to resume, "
-            f"or bring the archive and add --from PATH"
-        ) from error
+    except OSError as error:  # `urllib.error` has its own kinds of it
+        if not (have and getattr(error, "code", 0) == 416):  # all was here: its MD5 is judged next
+            raise UserError(
+                f"download of {url} broke off ({error}): type the same command to resume, "
+                f"or bring the archive and add --from PATH"
+            ) from error
     os.replace(part, path)
 
 
