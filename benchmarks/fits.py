@@ -11,7 +11,7 @@ import dataclasses
 import sys
 import time
 
-from one_checkpoint import opened, record
+from one_checkpoint import config_of, opened, record
 
 from softprune import artifacts, choosing, ladder, requests
 
@@ -34,7 +34,8 @@ def settings(chosen: ladder.FitOptions) -> dict[str, ladder.FitOptions]:
 
 def rows_of(bench: requests.Bench, log=print) -> tuple[list[dict], dict]:
     """Rows of every setting and seed, and each setting's options."""
-    compared = settings(ladder.options("best", bench.images.name))
+    chosen = ladder.options("best", bench.images.name, config_of(bench).profile)
+    compared = settings(chosen)
     rows, fitter = [], None
     for seed in SEEDS:
         for name, wanted in compared.items():

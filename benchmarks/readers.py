@@ -32,7 +32,8 @@ def neighbours(model, evidence, cls: int) -> float:
 
 def rows_of(bench: requests.Bench, retrained: dict[int, Path], log=print) -> list[dict]:
     """Rows of each weight, and of the networks retrained without each class."""
-    rows, wanted = [], ladder.options("best", bench.images.name)
+    wanted = ladder.options("best", bench.images.name, config_of(bench).profile)
+    rows = []
     fitter = ladder.Fitter(bench.model, bench.images, wanted)
     labels, base = bench.images.test_labels, bench.outputs("test")[1]
     for cls, path in retrained.items():

@@ -103,6 +103,20 @@ def test_orthonormal_kernels_give_a_gate_away(lively):
         assert norms == pytest.approx(torch.full_like(norms, norms.median()), rel=1e-4)
 
 
+def test_renormalising_leaves_what_only_shifts_touch(lively):
+    model, _ = lively
+    shifted = models.shifts(model)
+    if not shifted:
+        pytest.skip("this network has no shifts")
+    with torch.no_grad():
+        for norm in shifted:
+            model.get_submodule(norm).bias.copy_(torch.linspace(0.01, 1, len(
+                model.get_submodule(norm).bias)))
+    undone = audit.renormalise(model)
+    for norm in shifted:
+        assert torch.equal(undone.get_submodule(norm).bias, model.get_submodule(norm).bias), norm
+
+
 def test_new_statistics_are_those_of_the_retained_images(trained):
     bench, evidence = trained
     again = audit.restatistic(bench.model, evidence)

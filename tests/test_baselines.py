@@ -335,6 +335,9 @@ def test_tune_measures_on_validation_and_resumes(smoke, tmp_path, monkeypatch):
     assert tuning.tune(smoke, ("bias-shift",), classes=(3, 4)) == entry
     with pytest.raises(UserError, match="nothing to tune"):
         tuning.tune(smoke, ("head-zero",))
+    with pytest.raises(UserError, match="bias-shift were chosen otherwise"):
+        tuning.tune(smoke, ("ssd",), classes=(5,))
+    assert tuning.read()["digits"] == entry, "settings of other classes were lost"
 
 
 # --- the comparison ------------------------------------------------------------------------------
@@ -383,6 +386,17 @@ def test_run_times_first_and_judges_all(contest):
             "accuracy-inside-only", "accuracy-head-refit", "auc-t1-modified-entropy"} <= metrics
     assert {r["split"] for r in rows if r["metric"] == "accuracy"} == {
         "retained-test", "forgotten-test", "retained-train", "forgotten-train"}
+
+
+def test_a_request_counts_the_fewer_of_clock_and_processor(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+    def of(seconds, cpu):
+        return headtohead.Outcome(method="x", cls=0, model=None, seconds=seconds, cpu=cpu).request
+
+    assert of({"select": 1.0, "edit": 2.0, "save": 9.0}, {}) == 3
+    assert of({"select": 1.0, "edit": 2.0}, {"select": 0.5, "edit": 1.5}) == 2  # a busy machine
+    assert of({"select": 1.0, "edit": 2.0}, {"select": 0.5, "edit": 4.0}) == 2.5  # two threads
 
 
 def test_retraining_is_counted_in_steps_and_sides(contest, monkeypatch):

@@ -76,8 +76,10 @@ def test_a_threshold_fitted_on_what_is_reported_finds_something_in_nothing():
 
 
 def test_best_threshold_by_hand():
-    assert breakit.best_threshold(np.array([3.0, 5]), np.array([1.0, 2, 4])) == 3
-    assert breakit.balanced(np.array([3.0, 5]), np.array([1.0, 2, 4]), 3) == (1 + 2 / 3) / 2
+    members, others = np.array([3.0, 5]), np.array([1.0, 2, 4])
+    both, member = np.concatenate([members, others]), np.arange(5) < 2
+    assert membership.best_threshold(both, member) == 3
+    assert breakit.threshold_accuracy(members, others, broken=True) == (1 + 2 / 3) / 2
 
 
 def test_the_published_modified_entropy_misses_a_known_value():

@@ -51,6 +51,16 @@ def test_an_axis_changes_one_thing():
     assert choosing.changed(base, {}) == base
 
 
+def test_what_another_version_of_the_fit_tried_is_not_known(monkeypatch):
+    options = dataclasses.replace(ladder.base("best", "cifar10"), shift=0.1)
+    told = options.told()
+    assert "version" not in told and ladder.FitOptions.of_told(told | {"chosen": True}) == options
+    monkeypatch.setattr(ladder, "FIT_VERSION", 2)
+    assert options.told() == told | {"version": 2} != told, "stored gates are fitted anew"
+    assert ladder.FitOptions.of_told(told) is None
+    assert ladder.FitOptions.of_told(options.told()) == options
+
+
 def test_the_sample_is_spread_and_small_unless_images_are_few():
     for n in (2, 3, 10, 100, 200, 205):
         chosen = list(choosing.sample(n, 25 * n))

@@ -34,6 +34,10 @@ ROOT = Path(__file__).resolve().parents[1]
     ("train --dataset digits -p penalty=soo", "unknown penalty"),
     ("train --dataset cifar10", "softprune data fetch cifar10"),
     ("forget --checkpoint none.safetensors --classes 3 --out o.safetensors", "does not exist"),
+    ("forget --checkpoint / --classes 3 --out o.safetensors", "/ is a folder: expected"),
+    ("train --dataset digits --threads -1", "--threads -1: expected a whole number >= 1"),
+    ("train --dataset digits -p pad=9", "pad=9: expected less than the 8 pixels"),
+    ("train --dataset digits -p warmup=2", "warmup=2.0: expected a number from 0 to below 1"),
     ("data fetch mnist", "unknown data set"),
     ("data fetch cifar10 --from /nowhere/a.tar.gz", "does not exist"),
     ("data import /nowhere --name x", "no folder 'train'"),
@@ -45,6 +49,16 @@ def test_refusals(words, message, capsys, tmp_path, monkeypatch, digits):
     said = capsys.readouterr()
     assert message in said.err and said.err.count("\n") == 1 and "Traceback" not in said.err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_path_that_cannot_be_written_is_one_line(smoke, tmp_path, capsys):
+    source = training.find_checkpoint(training.configure("digits", "smoke"))
+    (tmp_path / "file").touch()
+    words = ["forget", "--checkpoint", str(source), "--classes", "three", "--out",
+             str(tmp_path / "file" / "out.safetensors")]
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and str(tmp_path / "file") in said
 
 
 def test_help_and_refusals_need_no_torch():

@@ -190,9 +190,9 @@ def test_the_front_table_has_the_page_then_wider_networks_and_says_what_meets_th
 
 
 def test_pages_made_with_an_earlier_setting_are_named(monkeypatch, tmp_path):
-    stages = [s for s in notebooks.MODULES if notebooks.published(s, "digits").exists()]
+    stages = [s for s in notebooks.EVERY if notebooks.published(s, "digits").exists()]
     assert findings.older_pages("digits") == []
-    monkeypatch.setattr(notebooks, "rung_settings", lambda d: "another")
+    monkeypatch.setattr(notebooks, "rung_settings", lambda d, p: "another")
     older = findings.older_pages("digits")
     assert "soft-pruning" in older and "orthogonal-training" not in older
     assert set(older) < set(stages)

@@ -18,6 +18,24 @@ def test_modified_entropy_known_values():
         assert fast == pytest.approx(membership.modified_entropy_reference([0.7, 0.2, 0.1], y))
 
 
+def test_modified_entropy_keeps_its_order_where_a_probability_is_nearly_one():
+    """e + d with logits (g, 0, 0): p_k = 1 / (e^g + 2), and 1 - p of the first is 2 p_k.
+
+    Far beyond the gap of 37 at which 1 - p is 0 in double precision."""
+    gaps = torch.tensor([5.0, 18, 30, 45, 100, 300], dtype=torch.float64)
+    z = torch.stack([gaps, torch.zeros(6), torch.zeros(6)], 1)
+    p = torch.exp(-gaps) / (1 + 2 * torch.exp(-gaps))
+    right = 2 * p * torch.log1p(2 * torch.exp(-gaps)) + 2 * p * -torch.log1p(-p)
+    found = -membership.modified_entropy(z, torch.zeros(6, dtype=torch.long))
+    assert torch.allclose(found, right, rtol=1e-9, atol=0)
+    assert (found[1:] < found[:-1]).all() and (found > 0).all()
+    # sure and wrong: (1 - p_y)(-ln p_y) and -ln(1 - p) of the first, p_1 ln of 2 p_k
+    wrong = (1 - p) * (gaps + torch.log1p(2 * torch.exp(-gaps)))
+    wrong += (1 - 2 * p) * -(math.log(2) + p.log()) + p * -torch.log1p(-p)
+    found = -membership.modified_entropy(z, torch.ones(6, dtype=torch.long))
+    assert torch.allclose(found, wrong, rtol=1e-9, atol=0)
+
+
 def test_extreme_and_masked_logits_give_finite_scores():
     z = torch.tensor([[1000.0, 0, 0], [-math.inf, 2, 1]])
     for rule in (membership.confidence, membership.entropy, membership.modified_entropy):

@@ -39,7 +39,7 @@ def softprune(clone, *words):
 
 
 def test_templates_are_stripped_and_short():
-    for stage in [*notebooks.STAGES, *notebooks.BESIDE]:
+    for stage in notebooks.EVERY:
         notebook = notebooks.read(notebooks.template(stage))
         code = [c for c in notebook.cells if c.cell_type == "code"]
         assert all(not c.outputs and c.execution_count is None for c in code), stage
@@ -48,7 +48,7 @@ def test_templates_are_stripped_and_short():
 
 
 def test_a_stage_opens_with_exactly_its_parameters():
-    for stage in [*notebooks.STAGES, *notebooks.BESIDE]:
+    for stage in notebooks.EVERY:
         path = notebooks.template(stage)
         opening = notebooks.read(path).cells[2].source
         named = opening.split('names = "')[1].split('"')[0].split()
@@ -59,7 +59,6 @@ def test_a_notebook_beside_the_walkthrough_needs_the_training_alone():
     for stage, number in notebooks.BESIDE.items():
         assert notebooks.needed(stage) == ["orthogonal-training", stage]
         assert notebooks.template(stage).name.startswith(f"{number:02d}-")
-        assert stage in notebooks.MODULES
     assert notebooks.needed("all") == list(notebooks.STAGES)
     with pytest.raises(UserError, match="unknown stage"):
         notebooks.needed("five")
@@ -116,13 +115,52 @@ def test_publisher_refuses(output, count, message, tmp_path):
 def test_another_choice_of_rung_settings_makes_a_page_stale(tmp_path, monkeypatch):
     monkeypatch.setattr(notebooks.paths, "root", lambda: tmp_path)
     (tmp_path / "data").mkdir()
-    told = [notebooks.rung_settings("digits")]
+    told = [notebooks.rung_settings("digits", "laptop")]
     for margin, record in ((1.0, "a"), (2.0, "a"), (2.0, "b")):
         (tmp_path / "data/ladder.json").write_text(json.dumps(
             {"digits": {"best": {"set": {"margin": margin}, "record": record}}}))
-        told.append(notebooks.rung_settings("digits"))
+        told.append(notebooks.rung_settings("digits", "laptop"))
     assert len(set(told[:3])) == 3 and told[3] == told[2], "only the setting counts"
-    assert notebooks.rung_settings("cifar10") == told[0]
+    assert notebooks.rung_settings("cifar10", "laptop") == told[0]
+
+
+def test_a_profile_with_a_choice_of_its_own_counts_that(tmp_path, monkeypatch):
+    monkeypatch.setattr(notebooks.paths, "root", lambda: tmp_path)
+    (tmp_path / "data").mkdir()
+    chosen = {"cifar10": {"best": {"set": {"margin": 1.0}, "record": "a"}}}
+
+    def told(profile):
+        (tmp_path / "data/ladder.json").write_text(json.dumps(chosen))
+        return notebooks.rung_settings("cifar10", profile)
+
+    assert told("paper") == told("laptop"), "without its own a profile takes the set's"
+    before = told("laptop")
+    chosen["cifar10/paper"] = {"best": {"set": {"margin": 2.0}, "record": "b"}}
+    assert told("laptop") == before != told("paper")
+
+
+def test_settings_of_the_baselines_are_in_the_key(tmp_path, monkeypatch):
+    monkeypatch.setattr(notebooks.paths, "root", lambda: tmp_path)
+    (tmp_path / "data").mkdir()
+    file = tmp_path / "data/baselines.yml"
+    told = [notebooks.baseline_settings("digits")]
+    for text in ("{digits: {methods: {ssd: {chosen: {alpha: 10.0}}}}}",
+                 "{digits: {steps: 4, methods: {ssd: {chosen: {alpha: 10.0}}}}}",
+                 "{digits: {steps: 4, methods: {ssd: {chosen: {alpha: 10.0}, tried: [1]}}}}"):
+        file.write_text(text)
+        told.append(notebooks.baseline_settings("digits"))
+    assert len(set(told[:3])) == 3 and told[3] == told[2], "what was tried does not count"
+
+
+def test_a_stage_depends_on_what_its_imports_import():
+    first, third = (notebooks.modules_of(notebooks.STAGES[i]) for i in (0, 2))
+    # `training.finish` writes the class-by-channel table, which later stages read
+    assert {"training", "orthogonality", "channels", "evaluation", "profiles"} <= first
+    assert not {"ladder", "membership"} & first
+    assert {"requests", "ladder", "pruning", "devices"} <= third
+    for stage in notebooks.EVERY:
+        assert not notebooks.modules_of(stage) & notebooks.APART, stage
+    assert {"headtohead", "tuning", "roc"} <= notebooks.modules_of("head-to-head")
 
 
 def test_text_around_a_progress_line_is_one_text(tmp_path):
@@ -186,7 +224,7 @@ def test_a_failing_cell_leaves_the_old_page(clone):
 def test_templates_pass_nbval_at_smoke(clone):
     folder = clone[0] / "nbval"
     folder.mkdir()
-    for stage in [*notebooks.STAGES, *notebooks.BESIDE]:
+    for stage in notebooks.EVERY:
         path = notebooks.template(stage)
         text = path.read_text().replace('profile = \\"laptop\\"', 'profile = \\"smoke\\"')
         assert text != path.read_text()

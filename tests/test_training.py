@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from softprune import artifacts, models, paths, training
+from softprune import artifacts, models, paths, requests, training
 from softprune.errors import UserError
 from softprune.profiles import profile_defaults
 
@@ -34,10 +34,17 @@ def test_configuration_round_trip_and_names():
 
 @pytest.mark.parametrize("bad", [{"width": 0}, {"penalty": "x"}, {"architecture": "vgg"},
                                  {"lr": 1}, {"strength": -1.0},
-                                 {"cutout": -1}, {"pad": -1}])
+                                 {"cutout": -1}, {"pad": -1}, {"warmup": 1.0},
+                                 {"warmup": -0.1}, {"momentum": -1.0}, {"momentum": 1.0},
+                                 {"label_smoothing": -0.1}, {"per_class": 1}, {"per_class": -2}])
 def test_bad_options_are_refused(bad):
     with pytest.raises(UserError):
         training.configure("digits", "smoke", **bad)
+
+
+def test_crops_stay_within_one_reflection():
+    with pytest.raises(UserError, match="pad=8: expected less than the 8 pixels"):
+        training.load_images(training.configure("digits", "smoke", pad=8))
 
 
 def test_sides_follow_the_share_of_the_run():
@@ -117,6 +124,42 @@ def test_a_training_is_not_repeated_and_a_reference_never_sees_the_class(digits)
     assert len(logged) == config.epochs
     logits = artifacts.load_tensors(artifacts.companion(path, "logits"))[0]["test"].float()
     assert (logits.argmax(1) != 3).all()
+
+
+def test_a_checkpoint_that_was_changed_is_trained_again(digits):
+    config = training.configure("digits", "smoke", seed=72)
+    path = training.train(config)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert training.find_checkpoint(config) is None
+    assert training.train(config) == path and path.read_bytes() == whole
+
+
+def test_the_sidecar_is_written_last(digits, monkeypatch):
+    config = training.configure("digits", "smoke", seed=73)
+
+    def full_disk(*_args):
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="no space"):
+        patch.setattr(artifacts, "write_record", full_disk)
+        training.train(config)
+    assert training.find_checkpoint(config) is None, "what is not all there counts as finished"
+    assert training.train(config) == training.find_checkpoint(config)
+
+
+def test_a_table_of_another_training_is_refused(smoke, digits, tmp_path):
+    own = training.find_checkpoint(training.configure("digits", "smoke"))
+    other = training.train(training.configure("digits", "smoke", seed=72))
+    for kind in ("sidecar", "table"):
+        target = artifacts.companion(tmp_path / own.name, kind)
+        target.write_bytes(artifacts.companion(own, kind).read_bytes())
+    (tmp_path / own.name).write_bytes(own.read_bytes())
+    requests.Bench(tmp_path / own.name, digits)
+    table = artifacts.companion(tmp_path / own.name, "table")
+    table.write_bytes(artifacts.companion(other, "table").read_bytes())
+    with pytest.raises(UserError, match="expected both from one training"):
+        requests.Bench(tmp_path / own.name, digits)
 
 
 def test_shipped_weights_are_the_measured_ones(smoke, digits):

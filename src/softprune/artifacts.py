@@ -69,6 +69,17 @@ def save_tensors(path: Path, tensors: dict, metadata: dict[str, str] | None = No
         save_file(plain, temporary, metadata=metadata)
 
 
+def expect_file(path: Path) -> None:
+    """Refuse what is not there, and a folder.
+
+    Raises:
+        UserError: with what was expected.
+    """
+    if not Path(path).is_file():
+        wrong = "is a folder" if Path(path).is_dir() else "does not exist"
+        raise UserError(f"{path} {wrong}: expected a checkpoint, NAME.safetensors")
+
+
 def load_tensors(path: Path) -> tuple[dict, dict[str, str]]:
     """Tensors and metadata of a safetensors file.
 
@@ -78,8 +89,7 @@ def load_tensors(path: Path) -> tuple[dict, dict[str, str]]:
     from safetensors import SafetensorError, safe_open
 
     path = Path(path)
-    if not path.exists():
-        raise UserError(f"{path} does not exist")
+    expect_file(path)
     with open(path, "rb") as handle:
         head = handle.read(9)
     if head[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
@@ -102,6 +112,19 @@ def companion(checkpoint: Path, kind: str) -> Path:
     return checkpoint.with_name(f"{stem}.{ending}")
 
 
+def check_companion(checkpoint: Path, kind: str, sidecar: dict) -> Path:
+    """The path of a checkpoint's companion, which is the one that was written with it.
+
+    Raises:
+        UserError: it is not (of another training, or changed). Sidecars of before do not say.
+    """
+    path, wanted = companion(checkpoint, kind), sidecar.get("companions", {}).get(kind)
+    if wanted and path.exists() and sha256(path) != wanted:
+        raise UserError(f"{path.name} is not the one that was written with {checkpoint.name}: "
+                        "expected both from one training; train or fetch them again")
+    return path
+
+
 def save_checkpoint(path: Path, model, sidecar: dict) -> None:
     """Weights, then the sidecar with their SHA-256: a sidecar is the sign that all is there."""
     save_tensors(path, model.state_dict())
@@ -115,9 +138,8 @@ def read_sidecar(path: Path) -> dict:
     Raises:
         UserError: missing or unreadable.
     """
+    expect_file(path)
     side = companion(Path(path), "sidecar")
-    if not Path(path).exists():
-        raise UserError(f"{path} does not exist: expected a checkpoint, NAME.safetensors")
     try:
         return json.loads(side.read_text())
     except FileNotFoundError as error:
@@ -140,7 +162,7 @@ def load_checkpoint(path: Path, *, architecture: str | None = None):
     from softprune import models
 
     path = Path(path)
-    if path.exists() and not companion(path, "sidecar").exists():
+    if path.is_file() and not companion(path, "sidecar").exists():
         load_tensors(path)  # says what is wrong with a pickle or a foreign file
     sidecar = read_sidecar(path)
     config = sidecar["config"]

@@ -205,7 +205,9 @@ def renormalise(model: nn.Module, below: float = 0.7) -> nn.Module:
     taken for attenuated. The more alike the norms of a layer are, the better a gate shows.
     """
     undone = copy.deepcopy(model)
-    for targets in pruning.plan(undone).values():
+    for name, targets in pruning.plan(undone).items():
+        if pruning.is_shift(name):
+            continue  # the beta that a shift is added to; no gate scales it
         strength = sum(channel_norms(w, shape).square() for w, shape in targets).sqrt()
         usual = strength.median()
         low = (strength < below * usual) & (strength > 1e-6 * usual)

@@ -252,6 +252,9 @@ def judge(claim: dict, dataset: str, method: str) -> dict:
     elif kind == "retained":
         text = f"{t['change-mean']:+.2f} points mean, {t['change-worst']:+.2f} worst of {t['n']}"
         holds = requests.spares({k: v / 100 for k, v in t.items()})
+        if has(dataset, "retrained"):
+            gap = r["retained"] - request(dataset, "retrained")["retained"]
+            text += f"; {100 * gap:+.2f} beside the network retrained without {s['forget']}"
     elif kind == "milliseconds":
         text = f"{1000 * seconds:.2f} ms (select and edit, median)"
         if r["prepare"]:
@@ -279,6 +282,13 @@ def judge(claim: dict, dataset: str, method: str) -> dict:
             left = (a["value"] - r["value"]) / (o["value"] - r["value"])
             text += f"; retrained {between(r)}: {100 * left:.0f} % of the excess is left"
         holds = a["high"] < o["low"]
+        # a gate on the class's own logit need not take anything from what the others tell
+        rest = [beside(dataset, "membership-inference", m, "auc-t1-lira-others")
+                for m in ("original", method)]
+        if kind == "lira" and all(rest):
+            text += f"; by the other classes' outputs alone {between(rest[0])} → {between(rest[1])}"
+            if holds and rest[1]["high"] >= rest[0]["low"]:
+                return {"text": text, "verdict": "holds by the attack on all outputs alone"}
     return {"text": text, "verdict": "holds" if holds else "does not hold"}
 
 

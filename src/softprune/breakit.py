@@ -116,26 +116,12 @@ def threshold_accuracy(members, others, *, broken: bool, seed: int = 0) -> float
     Args:
         broken: fit and report on the same images.
     """
-    members, others = np.asarray(members, float), np.asarray(others, float)
-    if broken:
-        return balanced(members, others, best_threshold(members, others))
-    generator = np.random.default_rng(seed)
-    m, o = (np.array_split(generator.permutation(x), 2) for x in (members, others))
-    return float(np.mean([balanced(m[1 - i], o[1 - i], best_threshold(m[i], o[i]))
-                          for i in (0, 1)]))
-
-
-def best_threshold(members: np.ndarray, others: np.ndarray) -> float:
-    """The score that tells these two groups apart best."""
-    at = np.unique(np.concatenate([members, others]))
-    right = np.searchsorted(np.sort(others), at) / len(others)
-    right = right + 1 - np.searchsorted(np.sort(members), at) / len(members)
-    return float(at[right.argmax()])
-
-
-def balanced(members: np.ndarray, others: np.ndarray, threshold: float) -> float:
-    """Mean of the shares that are right among members and among others."""
-    return float(((members >= threshold).mean() + (others < threshold).mean()) / 2)
+    scores = np.concatenate([np.asarray(members, float), np.asarray(others, float)])
+    member = np.arange(len(scores)) < len(members)
+    if not broken:
+        return membership.threshold_accuracy(scores, member, seed=seed)
+    said = scores >= membership.best_threshold(scores, member)
+    return float((said[member].mean() + (~said[~member]).mean()) / 2)
 
 
 def shuffled(members, others, rule, rounds: int = 100, seed: int = 0) -> float:

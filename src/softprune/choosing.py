@@ -22,7 +22,7 @@ import math
 import time
 from collections.abc import Callable
 
-from softprune import artifacts, ladder, paths, requests, training
+from softprune import artifacts, ladder, paths, profiles, requests, training
 from softprune.errors import choose as expect
 from softprune.ladder import FitOptions
 
@@ -198,7 +198,7 @@ def choose(bench: requests.Bench, rung: str, log=None, axes: list | None = None)
         extra.append(t["options"].told() | {"chosen": t["options"] == best})
     artifacts.write_record("ladder", key, parameters, rows,
                            artifacts.provenance(time.perf_counter() - began), {"trials": extra})
-    remember(ladder.chosen_under(bench.images.name, parameters["profile"]), rung, best, key)
+    remember(profiles.chosen_under(bench.images.name, parameters["profile"]), rung, best, key)
     return best
 
 
@@ -210,14 +210,14 @@ def known_trials(parameters: dict, key: str) -> list[dict]:
         return []
     rows = {(r["gate"], r["metric"]): r for r in found[0]["rows"]}
     made = []
-    for number, options in enumerate(found[0]["extra"]["trials"]):
+    for number, told in enumerate(found[0]["extra"]["trials"]):
+        if (options := FitOptions.of_told(told)) is None:
+            continue
         at = {k: rows[f"trial-{number}", m] for m, k in _METRICS.items()}
         t = {k: r["value"] / 100 for k, r in at.items()} | {"n": at["inside"]["n"]}
         t["seconds"] = rows[f"trial-{number}", "trial-time-prepare"]["value"]
         t["left"] = max(t["forgotten-mean"], t["inside"])
-        fields = {f.name for f in dataclasses.fields(FitOptions)}
-        made.append(t | {"options": FitOptions(**{k: v for k, v in options.items()
-                                                  if k in fields})})
+        made.append(t | {"options": options})
     return made
 
 
@@ -225,7 +225,7 @@ def remember(entry: str, rung: str, best: FitOptions, key: str) -> None:
     """Write a choice into `data/ladder.json`: what differs from the rung's base, and the record.
 
     Args:
-        entry: of `ladder.chosen_under`.
+        entry: of `profiles.chosen_under`.
     """
     base = ladder.base(rung, entry.split("/")[0]).told()
     moved = {k: v for k, v in best.told().items() if v != base.get(k)}

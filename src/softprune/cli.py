@@ -21,6 +21,12 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # `softprune results | head`
         sys.stderr.close()
         return 0
+    except OSError as error:  # a full disk, a folder that may not be written to
+        if error.filename is None:
+            raise
+        print(f"softprune: {error.filename}: {error.strerror}: expected a path that can be read "
+              "and written", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("softprune: stopped; the same command resumes", file=sys.stderr)
         return 130
@@ -204,6 +210,8 @@ def _configuration(arguments, classes: str | None = None):
     """
     choose("profile", arguments.profile, PROFILES)
     texts = assignments(arguments.parameters)
+    if arguments.threads is not None and arguments.threads < 1:
+        raise UserError(f"--threads {arguments.threads}: expected a whole number >= 1")
     if arguments.threads:
         os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
     from softprune import catalog
@@ -422,7 +430,7 @@ def _forget(arguments) -> None:
         both = ",".join([*sidecar["forgotten"], *arguments.classes.split(",")])
         raise UserError(f"{checkpoint.name} has forgotten {', '.join(sidecar['forgotten'])}, and "
                         f"its table with it: take the original with --classes {both}")
-    table = channels.load_table(artifacts.companion(checkpoint, "table"), model)
+    table = channels.load_table(artifacts.check_companion(checkpoint, "table", sidecar), model)
     sites = models.choose_sites(model, arguments.sites)
     if arguments.rung == "plain":
         with ledger.part("select"):
@@ -444,6 +452,7 @@ def _forget(arguments) -> None:
                     values[list(classes)] = 0
         table.counts[list(classes)] = 0
         channels.save_table(artifacts.companion(out, "table"), table)
+        sidecar["companions"] = {"table": artifacts.sha256(artifacts.companion(out, "table"))}
         artifacts.save_checkpoint(out, model, sidecar)
     after = _accuracies(model, sidecar, classes)
     if before:

@@ -104,10 +104,12 @@ def trials_meet(dataset: str, rung: str = "best") -> bool:
 
 def older_pages(dataset: str) -> list[str]:
     """Names of the stages whose pages were executed with an earlier setting of fitted gates."""
-    now, older = notebooks.rung_settings(dataset), []
-    for stage in notebooks.MODULES:
+    older = []
+    for stage in notebooks.EVERY:
         page = notebooks.published(stage, dataset)
-        parts = notebooks.page_metadata(page).get("parts", {}) if page.exists() else {}
+        told = notebooks.page_metadata(page)
+        parts = told.get("parts", {})
+        now = notebooks.rung_settings(dataset, told.get("parameters", {}).get("profile", ""))
         if parts.get("rung settings", now) != now:
             older.append(stage)
     return older
@@ -333,7 +335,8 @@ def fits(dataset: str) -> list[dict]:
             gain = [a - b for a, b in zip(change, over("change-mean", "chosen"), strict=True)]
             made.append({
                 "name": name, "setting": setting("best", dataset, options), "n": len(change),
-                "present": options == ladder.options("best", dataset).told(),
+                "present": options == ladder.options(
+                    "best", dataset, record["parameters"]["profile"]).told(),
                 "width": record["parameters"]["width"],
                 "classes": next(r["n"] for r in record["rows"] if r["metric"] == "change-mean"),
                 "forgotten": statistics.fmean(over("forgotten-mean")),

@@ -24,11 +24,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from softprune import artifacts, devices, evaluation, models, paths, pruning
+from softprune import artifacts, devices, evaluation, models, paths, profiles, pruning
 from softprune.errors import UserError, choose
 
 RUNGS = ("calibrated", "best")
 Stored = dict[int, pruning.Gates]  # class -> its gates
+# raised when `Fitter.fit` gives other gates for the same options: stored ones, and trials of
+# before, are then made anew
+FIT_VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,10 +85,21 @@ class FitOptions:
                             "since a blend of two images has no label")
 
     def told(self) -> dict:
-        """As a dict for marks and records; `most`, `under`, `reader`, `shift` and `blend` only
-        where they are used, so that gates stored before there were any are still found."""
-        unused = {"most": 1.0, "under": -math.inf, "reader": 0.0, "shift": 0.0, "blend": 0.0}
-        return {k: v for k, v in dataclasses.asdict(self).items() if unused.get(k) != v}
+        """As a dict for marks and records, with `FIT_VERSION`; `most`, `under`, `reader`, `shift`,
+        `blend` and a version only where they are used, so that gates stored before there were any
+        are still found."""
+        unused = {"most": 1.0, "under": -math.inf, "reader": 0.0, "shift": 0.0, "blend": 0.0,
+                  "version": 1}
+        values = dataclasses.asdict(self) | {"version": FIT_VERSION}
+        return {k: v for k, v in values.items() if unused.get(k) != v}
+
+    @classmethod
+    def of_told(cls, values: dict) -> "FitOptions | None":
+        """The inverse of `told`, whatever else stands there; None if of another version."""
+        if values.get("version", 1) != FIT_VERSION:
+            return None
+        names = {f.name for f in dataclasses.fields(cls)}
+        return cls(**{k: v for k, v in values.items() if k in names})
 
 
 def base(rung: str, dataset: str) -> FitOptions:
@@ -99,17 +113,6 @@ def base(rung: str, dataset: str) -> FitOptions:
     return FitOptions()
 
 
-def chosen_under(dataset: str, profile: str) -> str:
-    """The entry of `data/ladder.json` that a profile's choice stands in: full-size networks have
-    their own, `<data set>/paper`.
-
-    Example:
-        >>> chosen_under("cifar10", "paper"), chosen_under("cifar10", "laptop")
-        ('cifar10/paper', 'cifar10')
-    """
-    return f"{dataset}/paper" if profile == "paper" else dataset
-
-
 def options(rung: str, dataset: str, profile: str = "") -> FitOptions:
     """The setting of a rung, one for all classes of a data set: as `choosing` left it.
 
@@ -118,7 +121,7 @@ def options(rung: str, dataset: str, profile: str = "") -> FitOptions:
     """
     path = paths.root() / "data" / "ladder.json"
     chosen = json.loads(path.read_text()) if path.exists() else {}
-    own = chosen.get(chosen_under(dataset, profile), {})
+    own = chosen.get(profiles.chosen_under(dataset, profile), {})
     changed = (own.get(rung) or chosen.get(dataset, {}).get(rung, {})).get("set", {})
     return dataclasses.replace(base(rung, dataset), **changed)
 

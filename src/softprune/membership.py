@@ -6,6 +6,7 @@ images; AUC 1/2 means no. The score's direction is fixed beforehand (higher: mor
 never fitted on the data it is reported on.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,21 +41,25 @@ def modified_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     Mentr = (1 - p_y)(-ln p_y) + sum over k != y of p_k (-ln(1 - p_k)): small only when the model
     is sure and right.
     """
-    p = logits.double().softmax(1).clamp(0, 1)
-    tiny = torch.finfo(p.dtype).tiny
-    p_y = p.gather(1, labels[:, None]).squeeze(1)
-    # 1 - p_k is summed from the other probabilities: 1 - p loses every digit when p is near 1
-    rest = (p.sum(1, keepdim=True) - p).clamp_min(tiny)
-    others = p * -rest.log()
-    own = others.gather(1, labels[:, None]).squeeze(1)
-    rest_y = rest.gather(1, labels[:, None]).squeeze(1)
-    return -(rest_y * -p_y.clamp_min(tiny).log() + others.sum(1) - own)
+    z, own = logits.double(), labels[:, None]
+    log_p = z.log_softmax(1)
+    log_rest = torch.log1p(-log_p.exp().clamp_max(0.5))  # ln(1 - p)
+    # of the largest p both come from its lead over all others, since 1 - p loses every digit
+    top = z.argmax(1, keepdim=True)
+    lead = z.gather(1, top) - z.scatter(1, top, -torch.inf).logsumexp(1, keepdim=True)
+    none = torch.zeros_like(lead)
+    log_p = log_p.scatter(1, top, -torch.logaddexp(none, -lead))
+    log_rest = log_rest.scatter(1, top, -torch.logaddexp(none, lead))
+    # a masked logit has p = 0 and an infinite logarithm
+    floor = math.log(torch.finfo(z.dtype).tiny)
+    log_p, log_rest = log_p.clamp_min(floor), log_rest.clamp_min(floor)
+    right = log_rest.gather(1, own).exp() * -log_p.gather(1, own)
+    wrong = (log_p.exp() * -log_rest).scatter(1, own, 0.0).sum(1)
+    return -(right.squeeze(1) + wrong)
 
 
 def modified_entropy_reference(p: list[float], y: int) -> float:
     """Mentr of one probability vector, term by term."""
-    import math
-
     total = (1 - p[y]) * -math.log(p[y])
     for k, p_k in enumerate(p):
         if k != y:

@@ -7,6 +7,7 @@ error, no unexecuted cell, no picture without a text, and deterministic cell ids
 """
 
 import ast
+import functools
 import hashlib
 import json
 import re
@@ -16,35 +17,24 @@ from pathlib import Path
 
 from softprune import artifacts, catalog, paths
 from softprune.errors import UserError, choose
-from softprune.profiles import PROFILES
+from softprune.profiles import PROFILES, chosen_under
 
 # the walkthrough, in the order it is executed: what `all` means
 STAGES = ("orthogonal-training", "channel-identification", "soft-pruning", "membership-inference")
 # pages beside it, with the number of their notebook: each needs a trained model, not the others
 BESIDE = {"head-to-head": 5, "gone-or-hidden": 6, "positive-control": 7, "known-mistakes": 8,
           "break-it": 9, "toy": 10}
-# what a stage imports, so that a change of a figure does not make a training stale
-MODULES = {
-    "orthogonal-training": ("training", "orthogonality", "models", "datasets", "profiles"),
-    "channel-identification": ("channels", "evaluation"),
-    "soft-pruning": ("pruning", "ladder", "requests", "evaluation", "channels", "devices"),
-    "membership-inference": ("membership", "likelihood", "shadows", "targets", "roc", "audit",
-                             "requests", "pruning"),
-    "positive-control": ("shadows", "targets", "likelihood", "roc"),
-    "known-mistakes": ("membership", "likelihood", "roc", "evaluation"),
-    "gone-or-hidden": ("audit", "removal", "requests", "pruning", "ladder", "channels"),
-    "head-to-head": ("headtohead", "distances", "baselines", "finetuning", "unlearning",
-                     "requests", "ladder", "pruning", "membership", "evaluation", "audit"),
-    "break-it": ("breakit", "membership", "pruning", "requests"),
-    "toy": ("toy", "toy_plots", "membership", "evaluation"),
-}
+EVERY = (*STAGES, *BESIDE)
+# modules that no number depends on: figures, files and their names, texts, the command line
+APART = {"artifacts", "book", "catalog", "cli", "errors", "notebooks", "paths", "plots", "sources",
+         "stages", "toy_plots", "version"}
 BADGES = {"smoke": "smoke profile: a test run, not a result",
           "laptop": "laptop profile: 2 cores, no GPU", "paper": "paper profile: one GPU"}
 
 
 def template(stage: str) -> Path:
     """The template of a stage, `notebooks/NN-<stage>.ipynb`."""
-    choose("stage", stage, [*STAGES, *BESIDE])
+    choose("stage", stage, EVERY)
     number = BESIDE[stage] if stage in BESIDE else STAGES.index(stage) + 1
     return paths.root() / "notebooks" / f"{number:02d}-{stage}.ipynb"
 
@@ -53,7 +43,7 @@ def needed(stage: str) -> list[str]:
     """The stages to execute for `stage` (or for `all`), in order, itself the last."""
     if stage == "all":
         return list(STAGES)
-    choose("stage", stage, [*STAGES, *BESIDE, "all"])
+    choose("stage", stage, [*EVERY, "all"])
     if stage in BESIDE:
         return [STAGES[0], stage]
     return list(STAGES[: STAGES.index(stage) + 1])
@@ -153,22 +143,66 @@ def key_parts(stage: str, values: dict, dataset_hash: str) -> dict[str, str]:
     from importlib.metadata import version
 
     code = "\n".join(c.source for c in read(template(stage)).cells if c.cell_type == "code")
-    modules = [m for s in needed(stage) for m in MODULES[s]]
+    modules = {m for s in needed(stage) for m in modules_of(s)}
     return {
         "notebook code": hashlib.sha256(code.encode()).hexdigest()[:16],
         "parameters": artifacts.short_hash(values),
         "data": dataset_hash,
         "torch version": version("torch").split("+")[0],
-        **{f"module {m}": artifacts.source_hash([m]) for m in sorted(set(modules))},
-        **({"rung settings": rung_settings(values["dataset"])} if "ladder" in modules else {}),
+        **{f"module {m}": artifacts.source_hash([m]) for m in sorted(modules)},
+        **({"rung settings": rung_settings(values["dataset"], values["profile"])}
+           if "ladder" in modules else {}),
+        **({"baseline settings": baseline_settings(values["dataset"])}
+           if "unlearning" in modules else {}),
     }
 
 
-def rung_settings(dataset: str) -> str:
-    """Hash of what `softprune fit --choose` chose for a set: its gates are fitted by it."""
+@functools.cache
+def modules_of(stage: str) -> frozenset[str]:
+    """The modules that a stage's numbers depend on: what its template imports and what those do,
+    but for `APART`, so that a change of a figure does not make a training stale."""
+    code = "\n".join(c.source for c in read(template(stage)).cells if c.cell_type == "code")
+    seen, open_ = set(), _imported(code)
+    while open_:
+        module = open_.pop()
+        if module not in seen:
+            seen.add(module)
+            open_ |= _imported((Path(__file__).parent / f"{module}.py").read_text())
+    return frozenset(seen)
+
+
+def _imported(code: str) -> set[str]:
+    """Modules of `softprune` that code imports anywhere, without `APART`."""
+    found = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.ImportFrom) and node.module == "softprune":
+            found |= {a.name for a in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("softprune."):
+            found.add(node.module.split(".")[1])
+    return {m for m in found if (Path(__file__).parent / f"{m}.py").exists()} - APART
+
+
+def rung_settings(dataset: str, profile: str) -> str:
+    """Hash of what `softprune fit --choose` chose for a set: its gates are fitted by it.
+
+    As `ladder.options` takes it: a profile's own choice, else the set's.
+    """
     path = paths.root() / "data" / "ladder.json"
     chosen = json.loads(path.read_text()) if path.exists() else {}
-    return artifacts.short_hash({rung: c["set"] for rung, c in chosen.get(dataset, {}).items()})
+    own = chosen.get(chosen_under(dataset, profile), {})
+    return artifacts.short_hash(
+        {rung: c["set"] for rung, c in (chosen.get(dataset, {}) | own).items()})
+
+
+def baseline_settings(dataset: str) -> str:
+    """Hash of what `softprune tune` chose for a set, and for how many steps."""
+    import yaml
+
+    path = paths.root() / "data" / "baselines.yml"
+    found = yaml.safe_load(path.read_text()) if path.exists() else {}
+    entry = found.get(dataset, {})
+    chosen = {name: m["chosen"] for name, m in entry.get("methods", {}).items()}
+    return artifacts.short_hash([entry.get("steps", 0), chosen])
 
 
 def data_hash(dataset: str) -> str:

@@ -106,3 +106,14 @@ def shadow_defaults(dataset: str, profile: str) -> dict:
     """Options of `shadows.ShadowConfig`; sets without their own are treated as CIFAR-10."""
     choose("profile", profile, PROFILES)
     return dict(SHADOWS.get(dataset, SHADOWS["cifar10"])[profile])
+
+
+def chosen_under(dataset: str, profile: str) -> str:
+    """The entry of `data/ladder.json` that a profile's choice stands in: full-size networks have
+    their own, `<data set>/paper`.
+
+    Example:
+        >>> chosen_under("cifar10", "paper"), chosen_under("cifar10", "laptop")
+        ('cifar10/paper', 'cifar10')
+    """
+    return f"{dataset}/paper" if profile == "paper" else dataset

@@ -55,18 +55,3 @@ def remove_closed(model: nn.Module, gates: pruning.Gates, example: Tensor) -> nn
 def size(model: nn.Module) -> int:
     """How many parameters there are."""
     return sum(p.numel() for p in model.parameters())
-
-
-def holds_any(state: dict[str, Tensor], values: Tensor) -> bool:
-    """Whether any of the rows `values` (K, D) still stands, up to sign and scale, in a tensor.
-
-    How a test makes sure that a file no longer has what was removed from it.
-    """
-    wanted = nn.functional.normalize(values.flatten(1).double(), dim=1)
-    for tensor in state.values():
-        if tensor.dim() < 2 or tensor.flatten(1).shape[1] != wanted.shape[1]:
-            continue
-        rows = nn.functional.normalize(tensor.flatten(1).double(), dim=1)
-        if (wanted @ rows.T).abs().max() > 1 - 1e-6:
-            return True
-    return False

@@ -42,7 +42,8 @@ class Bench:
             raise UserError(
                 f"{checkpoint.name} was trained on other data than the {images.name} that is here"
             )
-        self.table = channels.load_table(artifacts.companion(checkpoint, "table"), self.model)
+        self.table = channels.load_table(
+            artifacts.check_companion(checkpoint, "table", self.sidecar), self.model)
         self.images, self.checkpoint = images, checkpoint
         self.stored: dict[str, ladder.Stored] = {}
         # gates fitted for several classes together, and the seconds each fit took

@@ -4,7 +4,6 @@ Scores are higher for members. An interval comes from DeLong's variance (one tar
 or from a bootstrap over models (many targets): images of one model are not independent of its luck.
 """
 
-import math
 
 import numpy as np
 
@@ -53,11 +52,6 @@ def tpr_at(positive, negative, fpr: float) -> float:
         return float("nan")
     false, true = roc(positive, negative)
     return float(true[false <= fpr + 1e-12].max())
-
-
-def null_error(positives: int, negatives: int) -> float:
-    """Standard error of an AUC where there is nothing to tell: sqrt((m + n + 1) / (12 m n))."""
-    return math.sqrt((positives + negatives + 1) / (12 * positives * negatives))
 
 
 def interval(values, level: float = 0.95, draws: int = 10_000, seed: int = 0):

@@ -11,7 +11,7 @@ import json
 
 import torch
 
-from softprune import artifacts, datasets, paths, requests
+from softprune import datasets, paths, requests
 
 _NAME = "digits-cnn-w16-so-0.01-s0.safetensors"
 
@@ -79,8 +79,3 @@ def answer(cls: int, channels: int, strength: float) -> dict[str, float]:
     masked = requests.retained_and_forgotten(evaluation.head_mask(plain, (cls,)), labels, (cls,))
     return {"forgotten": gone, "retained": kept, "masked": masked[0],
             "confidence": logits[mine].softmax(1)[:, cls].double().mean().item()}
-
-
-def fingerprint() -> str:
-    """Names the model that the page embeds."""
-    return artifacts.read_sidecar(bench().checkpoint)["sha256"][:12]

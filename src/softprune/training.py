@@ -80,6 +80,13 @@ class TrainConfig:
         for name in ("strength", "peak_lr", "weight_decay"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise UserError(f"{name}={getattr(self, name)}: expected a number >= 0")
+        for name in ("warmup", "momentum", "label_smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)}: expected a number from 0 to below "
+                                "1")
+        if self.per_class < 0 or self.per_class == 1:
+            raise UserError(f"per_class={self.per_class}: expected 0 (all images), or at least 2, "
+                            "of which one is for validation")
         if self.penalty in ("none", "hard") and self.strength:
             object.__setattr__(self, "strength", 0.0)  # one control, one name
 
@@ -122,8 +129,15 @@ def configure(dataset: str, profile: str, **overrides) -> TrainConfig:
 
 
 def load_images(config: TrainConfig) -> datasets.ImageSet:
-    """The data set of a configuration, cut to `per_class` images where that is set."""
+    """The data set of a configuration, cut to `per_class` images where that is set.
+
+    Raises:
+        UserError: crops reflected from beyond the image.
+    """
     images = datasets.load(config.dataset)
+    if config.pad >= (side := images.train_images.shape[-1]):
+        raise UserError(f"pad={config.pad}: expected less than the {side} pixels of an image's "
+                        "side")
     return datasets.subset(images, config.per_class) if config.per_class else images
 
 
@@ -135,6 +149,9 @@ def run_key(config: TrainConfig, data_hash: str) -> str:
 def find_checkpoint(config: TrainConfig, data_hash: str | None = None) -> Path | None:
     """The finished checkpoint of this configuration, shipped or cached.
 
+    One whose weights do not have the hash in their sidecar (cut short, or changed on the way) is
+    not there: it is trained again.
+
     Args:
         data_hash: demand this data too; None accepts any data.
     """
@@ -144,7 +161,8 @@ def find_checkpoint(config: TrainConfig, data_hash: str | None = None) -> Path |
             if artifacts.companion(path, "sidecar").exists() and path.exists():
                 sidecar = artifacts.read_sidecar(path)
                 same_data = data_hash is None or sidecar["data_hash"] == data_hash
-                if sidecar["config"] == config.as_dict() and same_data:
+                if (sidecar["config"] == config.as_dict() and same_data
+                        and artifacts.sha256(path) == sidecar["sha256"]):
                     return path
     return None
 
@@ -400,14 +418,17 @@ def finish(config, model, images: datasets.ImageSet, history: list[dict]) -> Pat
     rows.append(artifacts.row(method, "time-train", seconds, "s", forget=forget))
     key = run_key(config, images.data_hash)
     made = artifacts.provenance(seconds)
+    # the sidecar comes last: it is the sign that all is there
+    artifacts.write_record("train", key, config.as_dict(), rows, made, {"history": history})
     artifacts.save_checkpoint(path, half(model), {
         "config": config.as_dict(), "class_names": list(images.class_names),
         "mean": list(images.mean), "std": list(images.std), "data_hash": images.data_hash,
         "side": images.train_images.shape[-1], "aliases": images.aliases,
         "data_source": images.source, "seed": config.seed, "key": key, "history": history,
         "provenance": made,
+        "companions": {kind: artifacts.sha256(artifacts.companion(path, kind))
+                       for kind in ("table", "logits")},
     })
-    artifacts.write_record("train", key, config.as_dict(), rows, made, {"history": history})
     return path
 
 

@@ -68,7 +68,8 @@ def tune(bench: requests.Bench, methods=tuple(TRIALS), classes=(), steps: int = 
         steps: of a trained method, in its trials and when it is run; 0 is its own default.
 
     Raises:
-        UserError: a method that has nothing to set.
+        UserError: a method that has nothing to set; other classes, steps or another checkpoint
+            than those of methods that are not asked for.
     """
     for name in methods:
         if name not in TRIALS:
@@ -81,6 +82,12 @@ def tune(bench: requests.Bench, methods=tuple(TRIALS), classes=(), steps: int = 
             "checkpoint": bench.checkpoint.stem, "weights": bench.sidecar["sha256"][:12]}
     entry = read().get(images.name, {})
     same = all(entry.get(k, 0) == head[k] for k in SAME)
+    if not same and (lost := [m for m in entry.get("methods", {}) if m not in methods]):
+        raise UserError(
+            f"settings of {', '.join(lost)} were chosen otherwise (class "
+            f"{entry['class'].replace('+', ',')}, steps {entry.get('steps', 0)}, checkpoint "
+            f"{entry['checkpoint']}): expected the same for all, or all methods anew, without "
+            "--methods")
     entry = head | {"methods": entry["methods"] if same else {}}
     for name in methods:
         tried = entry["methods"].get(name, {}).get("tried", [])
