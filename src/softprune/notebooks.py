@@ -242,6 +242,8 @@ def run(stage: str, values: dict, log=lambda text: None) -> Path:
             papermill.execute_notebook(
                 str(template(stage)), str(out), parameters=values, kernel_name="python3",
                 progress_bar=False, cwd=str(paths.root()), log_output=False,
+                # the kernel warns of its own transport, which never leaves this machine
+                extra_arguments=["--log-level=ERROR"],
             )
         except papermill.PapermillExecutionError as error:
             raise UserError(
