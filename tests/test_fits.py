@@ -16,7 +16,7 @@ def quick(monkeypatch):
     base = dataclasses.replace(ladder.base("best", "digits"), steps=20, rounds=1, pool=200)
     monkeypatch.setattr(fits, "SEEDS", (0, 1))
     monkeypatch.setattr(fits.choosing, "looked_at", lambda bench: range(0, 10, 4))
-    monkeypatch.setattr(ladder, "options", lambda rung, dataset: base)
+    monkeypatch.setattr(ladder, "options", lambda rung, dataset, profile: base)
     return base
 
 
@@ -31,7 +31,7 @@ def test_every_setting_is_fitted_from_every_seed_and_read_by_the_book(smoke, qui
     assert len(changes) > 1, "seeds and settings make a difference"
     assert {r["n"] for r in rows if r["metric"] == "change-mean"} == {3}
     record = {"stage": "fits", "rows": rows, "extra": {"settings": told},
-              "parameters": {"dataset": "digits", "width": 8}}
+              "parameters": {"dataset": "digits", "width": 8, "profile": "smoke"}}
     monkeypatch.setattr(book, "records", lambda: [record])
     first, more, _ = findings.fits("digits")
     assert first["n"] == 2 and first["gain"][0] == 0 and first["classes"] == 3
@@ -42,7 +42,7 @@ def test_every_setting_is_fitted_from_every_seed_and_read_by_the_book(smoke, qui
 
 def test_gates_and_shifts_are_compared_with_both(smoke, quick, monkeypatch):
     both = dataclasses.replace(quick, keep="teacher", shift=0.1, blend=0.5)
-    monkeypatch.setattr(ladder, "options", lambda rung, dataset: both)
+    monkeypatch.setattr(ladder, "options", lambda rung, dataset, profile: both)
     _, told = fits.rows_of(smoke, lambda text: None)
     assert list(told) == ["chosen", "gates-alone", "shifts-alone", "without-blends"]
     assert "shift" in told["chosen"] and "shift" not in told["gates-alone"]

@@ -102,10 +102,16 @@ def trials_meet(dataset: str, rung: str = "best") -> bool:
                for t in trials(dataset, rung))
 
 
+# what other pages take from stages whose numbers depend on fitted gates
+_TAKEN = {"soft-pruning": "requests for one class or several and their costs",
+          "membership-inference": "attacks", "gone-or-hidden": "what comes back",
+          "head-to-head": "the head to head"}
+
+
 def older_pages(dataset: str) -> list[str]:
     """Names of the stages whose pages were executed with an earlier setting of fitted gates."""
     older = []
-    for stage in notebooks.EVERY:
+    for stage in _TAKEN:
         page = notebooks.published(stage, dataset)
         told = notebooks.page_metadata(page)
         parts = told.get("parts", {})
@@ -115,12 +121,6 @@ def older_pages(dataset: str) -> list[str]:
     return older
 
 
-# what other pages take from a stage
-_TAKEN = {"soft-pruning": "requests for one class or several and their costs",
-          "membership-inference": "attacks", "gone-or-hidden": "what comes back",
-          "head-to-head": "the head to head"}
-
-
 def older_note() -> str:
     """A sentence for each data set of which `older_pages` names some; empty if there is none."""
     told = []
@@ -128,7 +128,7 @@ def older_note() -> str:
         if older := older_pages(dataset):
             title = catalog.catalog()[dataset]["title"]
             pages = "the page {} was" if len(older) == 1 else "the pages {} were"
-            taken = "; ".join(_TAKEN[stage] for stage in older if stage in _TAKEN)
+            taken = "; ".join(_TAKEN[stage] for stage in older)
             told.append(f"{title}: {pages.format(', '.join(older))} executed before the present "
                         f"setting of fitted gates was found; what is taken from there ({taken}) "
                         "is of the **earlier setting**.")
