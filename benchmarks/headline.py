@@ -3,7 +3,7 @@
     python benchmarks/headline.py cifar10 CHECKPOINT.safetensors cat
 
 No quality is judged here; the notebook *Head to head* does that, on a narrower network. One record
-(stage `headline`) a checkpoint. What takes long is counted in processor seconds, as there.
+(stage `headline`) a checkpoint. What takes long is counted in processor seconds too, as there.
 """
 
 import sys

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from softprune import artifacts, cli, ladder, paths, pruning, requests, training
 from softprune.cli import main
@@ -35,7 +36,7 @@ ROOT = Path(__file__).resolve().parents[1]
     ("train --dataset cifar10", "softprune data fetch cifar10"),
     ("forget --checkpoint none.safetensors --classes 3 --out o.safetensors", "does not exist"),
     ("forget --checkpoint / --classes 3 --out o.safetensors", "/ is a folder: expected"),
-    ("train --dataset digits --threads -1", "--threads -1: expected a whole number >= 1"),
+    ("train --dataset digits --threads -1", "--threads -1: expected a whole number from 1"),
     ("train --dataset digits -p pad=9", "pad=9: expected less than the 8 pixels"),
     ("train --dataset digits -p warmup=2", "warmup=2.0: expected a number from 0 to below 1"),
     ("data fetch mnist", "unknown data set"),
@@ -59,6 +60,23 @@ def test_a_path_that_cannot_be_written_is_one_line(smoke, tmp_path, capsys):
     assert main(words) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and str(tmp_path / "file") in said
+    (tmp_path / "folder.safetensors").mkdir()
+    words[-1] = str(tmp_path / "folder.safetensors")
+    assert main(words) == 2 and "is a folder" in capsys.readouterr().err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder.safetensors"]
+
+
+def test_a_full_disk_is_one_line(tmp_path, capsys, monkeypatch):
+    def full(*_args, **_more):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    with pytest.raises(OSError, match="No space left") as stop:
+        artifacts.save_tensors(tmp_path / "m.safetensors", {})
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(cli, "_doctor", lambda arguments: (_ for _ in ()).throw(stop.value))
+    assert main(["doctor"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_help_and_refusals_need_no_torch():

@@ -194,11 +194,10 @@ def test_pages_made_with_an_earlier_setting_are_named(monkeypatch, tmp_path):
     assert findings.older_pages("digits") == []
     monkeypatch.setattr(notebooks, "rung_settings", lambda d, p: "another")
     older = findings.older_pages("digits")
-    assert "soft-pruning" in older and "orthogonal-training" not in older
-    assert set(older) < set(stages)
+    assert older == [s for s in notebooks.FITTED if s in stages] == list(findings._TAKEN)
     monkeypatch.setattr(book, "pages", lambda: ["digits"])
     assert findings.older_note().startswith("Handwritten digits: the pages soft-pruning, ")
-    assert "break-it" not in older and "(requests for one" in findings.older_note()
+    assert "(requests for one" in findings.older_note()
     with monkeypatch.context() as only:
         only.setattr(findings, "older_pages", lambda d: ["membership-inference"])
         assert "the page membership-inference was" in findings.older_note()
@@ -290,3 +289,27 @@ def test_the_end_of_a_sequence_of_requests(use, monkeypatch):
     monkeypatch.setattr(book, "page_key", lambda d: "abc")
     assert findings.sequence_ends() == [
         {"dataset": "cifar10", "method": "soft", "n": 10, "forgotten": 20, "change": -10}]
+
+
+def test_membership_is_judged_by_the_other_classes_outputs_too(monkeypatch):
+    def auc(low, high):
+        return {"value": (low + high) / 2, "low": low, "high": high}
+
+    def verdict(before, after):
+        monkeypatch.setattr(book, "beside", lambda d, s, m, k: {"original": before}.get(m, after))
+        return book.judge({"id": "privacy"}, "digits", "soft")
+
+    lira = {"lira-original": auc(0.75, 0.79), "lira-soft": auc(0.6, 0.64),
+            "lira-retrained": auc(0.49, 0.51), "forget": "three"}
+    monkeypatch.setattr(book, "summary", lambda d: lira)
+    monkeypatch.setattr(book, "in_turn", lambda d, m: {})
+    monkeypatch.setattr(book, "request", lambda d, m: {"select": 0.0, "edit": 0.0})
+    found = verdict(auc(0.61, 0.65), auc(0.53, 0.57))
+    assert found["verdict"] == "holds" and "outputs alone 0.630 [0.610, 0.650] → 0.550" in (
+        found["text"])
+    partly = "holds by the attack on all outputs alone"
+    assert verdict(auc(0.61, 0.65), auc(0.63, 0.67))["verdict"] == partly
+    assert verdict(auc(0.49, 0.51), auc(0.49, 0.51))["verdict"] == "holds", "nothing was there"
+    assert verdict(None, None)["verdict"] == "holds"
+    lira["lira-soft"] = auc(0.74, 0.78)
+    assert verdict(auc(0.61, 0.65), auc(0.53, 0.57))["verdict"] == "does not hold"

@@ -158,8 +158,7 @@ def test_a_stage_depends_on_what_its_imports_import():
     assert {"training", "orthogonality", "channels", "evaluation", "profiles"} <= first
     assert not {"ladder", "membership"} & first
     assert {"requests", "ladder", "pruning", "devices"} <= third
-    for stage in notebooks.EVERY:
-        assert not notebooks.modules_of(stage) & notebooks.APART, stage
+    assert "plots" not in third, "a change of a figure makes no number stale"
     assert {"headtohead", "tuning", "roc"} <= notebooks.modules_of("head-to-head")
 
 

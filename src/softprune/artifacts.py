@@ -6,6 +6,7 @@ ever loaded.
 """
 
 import ast
+import errno
 import functools
 import hashlib
 import json
@@ -62,11 +63,15 @@ def short_hash(value) -> str:
 
 def save_tensors(path: Path, tensors: dict, metadata: dict[str, str] | None = None) -> None:
     """safetensors, atomically; tensors are stored contiguous."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     with atomic(path) as temporary:
         plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-        save_file(plain, temporary, metadata=metadata)
+        try:
+            save_file(plain, temporary, metadata=metadata)
+        except SafetensorError as error:  # a full disk
+            raise OSError(errno.EIO, str(error), str(path)) from error
 
 
 def expect_file(path: Path) -> None:
@@ -75,9 +80,11 @@ def expect_file(path: Path) -> None:
     Raises:
         UserError: with what was expected.
     """
-    if not Path(path).is_file():
-        wrong = "is a folder" if Path(path).is_dir() else "does not exist"
-        raise UserError(f"{path} {wrong}: expected a checkpoint, NAME.safetensors")
+    path = Path(path)
+    if not path.is_file():
+        wrong = ("is a folder" if path.is_dir() else "is no file" if path.exists()
+                 else "does not exist")
+        raise UserError(f"{path} {wrong}: expected a .safetensors file that softprune wrote")
 
 
 def load_tensors(path: Path) -> tuple[dict, dict[str, str]]:
@@ -121,7 +128,7 @@ def check_companion(checkpoint: Path, kind: str, sidecar: dict) -> Path:
     path, wanted = companion(checkpoint, kind), sidecar.get("companions", {}).get(kind)
     if wanted and path.exists() and sha256(path) != wanted:
         raise UserError(f"{path.name} is not the one that was written with {checkpoint.name}: "
-                        "expected both from one training; train or fetch them again")
+                        "expected both from one training. Move these two away, and train again")
     return path
 
 

@@ -287,7 +287,7 @@ def judge(claim: dict, dataset: str, method: str) -> dict:
                 for m in ("original", method)]
         if kind == "lira" and all(rest):
             text += f"; by the other classes' outputs alone {between(rest[0])} → {between(rest[1])}"
-            if holds and rest[1]["high"] >= rest[0]["low"]:
+            if holds and rest[0]["low"] > 0.5 and rest[1]["high"] >= rest[0]["low"]:
                 return {"text": text, "verdict": "holds by the attack on all outputs alone"}
     return {"text": text, "verdict": "holds" if holds else "does not hold"}
 

@@ -22,10 +22,11 @@ def main(argv: list[str] | None = None) -> int:
         sys.stderr.close()
         return 0
     except OSError as error:  # a full disk, a folder that may not be written to
-        if error.filename is None:
+        if error.strerror is None:
             raise
-        print(f"softprune: {error.filename}: {error.strerror}: expected a path that can be read "
-              "and written", file=sys.stderr)
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"softprune: {where}{error.strerror}: expected a path that can be read and written, "
+              "and room on its disk", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("softprune: stopped; the same command resumes", file=sys.stderr)
@@ -210,8 +211,8 @@ def _configuration(arguments, classes: str | None = None):
     """
     choose("profile", arguments.profile, PROFILES)
     texts = assignments(arguments.parameters)
-    if arguments.threads is not None and arguments.threads < 1:
-        raise UserError(f"--threads {arguments.threads}: expected a whole number >= 1")
+    if arguments.threads is not None and not 1 <= arguments.threads <= 1024:
+        raise UserError(f"--threads {arguments.threads}: expected a whole number from 1 to 1024")
     if arguments.threads:
         os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
     from softprune import catalog
@@ -413,6 +414,8 @@ def _forget(arguments) -> None:
     out = Path(arguments.out)
     if out.resolve() == Path(arguments.checkpoint).resolve():
         raise UserError(f"--out {out} is the checkpoint itself: expected another name")
+    if out.is_dir():
+        raise UserError(f"--out {out} is a folder: expected the name of a file in it")
     if out.suffix != ".safetensors":
         raise UserError(f"--out {out}: expected a name that ends in .safetensors")
     if "." in out.stem and out.stem.rsplit(".", 1)[1].split("-")[0] in ("table", "logits", "gates"):

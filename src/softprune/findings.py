@@ -102,7 +102,7 @@ def trials_meet(dataset: str, rung: str = "best") -> bool:
                for t in trials(dataset, rung))
 
 
-# what other pages take from stages whose numbers depend on fitted gates
+# what other pages take from the stages of `notebooks.FITTED`
 _TAKEN = {"soft-pruning": "requests for one class or several and their costs",
           "membership-inference": "attacks", "gone-or-hidden": "what comes back",
           "head-to-head": "the head to head"}

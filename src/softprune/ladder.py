@@ -29,8 +29,8 @@ from softprune.errors import UserError, choose
 
 RUNGS = ("calibrated", "best")
 Stored = dict[int, pruning.Gates]  # class -> its gates
-# raised when `Fitter.fit` gives other gates for the same options: stored ones, and trials of
-# before, are then made anew
+# raised when `Fitter.fit` gives other gates for the same options: what a page or a search stored
+# before is then made anew
 FIT_VERSION = 1
 
 

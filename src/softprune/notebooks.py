@@ -25,7 +25,11 @@ STAGES = ("orthogonal-training", "channel-identification", "soft-pruning", "memb
 BESIDE = {"head-to-head": 5, "gone-or-hidden": 6, "positive-control": 7, "known-mistakes": 8,
           "break-it": 9, "toy": 10}
 EVERY = (*STAGES, *BESIDE)
-# modules that no number depends on: figures, files and their names, texts, the command line
+# pages with numbers of fitted gates
+FITTED = ("soft-pruning", "membership-inference", "gone-or-hidden", "head-to-head")
+# Not in the key: figures, files and their names, texts, the command line. Little of that decides
+# numbers (`stages`: which class a page takes by itself, which are fitted; `artifacts`: rounding to
+# half precision), and every page would be stale after each change of a text.
 APART = {"artifacts", "book", "catalog", "cli", "errors", "notebooks", "paths", "plots", "sources",
          "stages", "toy_plots", "version"}
 BADGES = {"smoke": "smoke profile: a test run, not a result",
@@ -151,7 +155,7 @@ def key_parts(stage: str, values: dict, dataset_hash: str) -> dict[str, str]:
         "torch version": version("torch").split("+")[0],
         **{f"module {m}": artifacts.source_hash([m]) for m in sorted(modules)},
         **({"rung settings": rung_settings(values["dataset"], values["profile"])}
-           if "ladder" in modules else {}),
+           if stage in FITTED else {}),
         **({"baseline settings": baseline_settings(values["dataset"])}
            if "unlearning" in modules else {}),
     }
@@ -199,7 +203,7 @@ def baseline_settings(dataset: str) -> str:
     import yaml
 
     path = paths.root() / "data" / "baselines.yml"
-    found = yaml.safe_load(path.read_text()) if path.exists() else {}
+    found = (yaml.safe_load(path.read_text()) if path.exists() else None) or {}
     entry = found.get(dataset, {})
     chosen = {name: m["chosen"] for name, m in entry.get("methods", {}).items()}
     return artifacts.short_hash([entry.get("steps", 0), chosen])
