@@ -189,6 +189,13 @@ def test_the_front_table_has_the_page_then_wider_networks_and_says_what_meets_th
     assert not any(second[m]["met"] for m in findings.FRONT)  # one percent is left on average
 
 
+def test_an_earlier_setting_gives_way_to_the_present_one_of_the_same_width():
+    old, new = ({"width": 32, "earlier": e, "epochs": 40} for e in (True, False))
+    other = {"width": 64, "earlier": True}
+    assert findings.present([old, new, other]) == [new, other]
+    assert findings.present([old]) == [old]
+
+
 def test_pages_made_with_an_earlier_setting_are_named(monkeypatch, tmp_path):
     stages = [s for s in notebooks.EVERY if notebooks.published(s, "digits").exists()]
     assert findings.older_pages("digits") == []

@@ -380,8 +380,14 @@ def wider(dataset: str) -> list[dict]:
             and e["architecture"] == own["architecture"] and e["width"] > own["width"]]
 
 
+def present(entries: list[dict]) -> list[dict]:
+    """Those of `wider` whose gates have the present setting; of a width where none has, all."""
+    found = {e["width"] for e in entries if not e["earlier"]}
+    return [e for e in entries if not e["earlier"] or e["width"] not in found]
+
+
 def front_table() -> list[dict]:
-    """The front page's table: each page's network, then the wider ones.
+    """The front page's table: each page's network, then the wider ones (`present`).
 
     Returns:
         Dicts with `dataset`, `name`, `title` (the name with profile and accuracy), `inside` (what
@@ -400,7 +406,7 @@ def front_table() -> list[dict]:
                            "change": t["change-mean"], "change-worst": t["change-worst"],
                            "classes": t["n"]} for m, t in turns.items()})
     for d in side_by_side():
-        for e in wider(d):
+        for e in present(wider(d)):
             name = f"{titles[d]}, {e['label'].split(', ', 1)[1]}"
             title = f"{name} ({e['profile']}), {100 * e['test']:.1f} % right before"
             title += "; fitted by an earlier setting" if e["earlier"] else ""
@@ -450,7 +456,7 @@ def helpers() -> dict:
             "sequence_ends": sequence_ends, "searched": searched, "trials_meet": trials_meet,
             "side_by_side": side_by_side, "readers": readers, "fits": fits, "met": met,
             "wider": wider, "older_pages": older_pages, "older_note": older_note,
-            "front_table": front_table,
+            "front_table": front_table, "present": present,
             "recipes": recipes,
             "rungs": ladder.RUNGS, "limit": choosing.LIMIT, "limit_inside": choosing.INSIDE,
             "loss": choosing.LOSS}
