@@ -288,7 +288,9 @@ def judge(claim: dict, dataset: str, method: str) -> dict:
         if kind == "lira" and all(rest):
             text += f"; by the other classes' outputs alone {between(rest[0])} → {between(rest[1])}"
             if holds and rest[0]["low"] > 0.5 and rest[1]["high"] >= rest[0]["low"]:
-                return {"text": text, "verdict": "holds by the attack on all outputs alone"}
+                other = ("higher" if rest[1]["low"] > rest[0]["high"] else "not shown to be lower")
+                return {"text": text, "verdict": "in part: lower by the attack on all outputs, "
+                        f"{other} by the other classes' alone"}
     return {"text": text, "verdict": "holds" if holds else "does not hold"}
 
 
