@@ -72,3 +72,10 @@ def test_fractions_are_read_from_the_pages_list_of_methods(monkeypatch, tmp_path
     nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "page.ipynb")
     monkeypatch.setattr(comparisons.notebooks, "published", lambda *a: tmp_path / "page.ipynb")
     assert comparisons.plain_fractions("any") == {"soft": 0.15, "hard": 0.05}
+
+
+def test_every_baseline_says_in_a_line_what_it_does():
+    told = {m["method"]: m for m in comparisons.baselines()}
+    assert {"head-mask", "pour-p", "ssd", "salun", "retrain"} <= set(told)
+    assert all(len(m["does"].split()) > 4 and "|" not in m["does"] for m in told.values())
+    assert told["ssd"]["reads"] == ("forget", "retain") and not told["pour-p"]["reads"]

@@ -172,8 +172,17 @@ def unreported(dataset: str) -> list[str]:
 def globals_for_pages() -> dict:
     """What pages may call."""
     own = (compared, compared_methods, compared_row, compared_turns, speed_bar, headlines, reported,
-           plain_fractions, beside_reported, unreported, tuning_of, seed_floor)
+           plain_fractions, beside_reported, unreported, tuning_of, seed_floor, baselines)
     return {f.__name__: f for f in own} | {"compared_classes": classes}
+
+
+def baselines() -> list[dict]:
+    """Each method of the registry: `method`, what it `does` (the first line of its docstring), what
+    it `reads` at request beside the weights, and the bibliography's key, `cite`."""
+    from softprune import unlearning
+
+    return [{"method": m.name, "does": m.run.__doc__.strip().split("\n")[0],
+             "reads": m.needs, "cite": m.cite} for m in unlearning.registry().values()]
 
 
 def tuning_of(dataset: str) -> dict:
