@@ -4,7 +4,6 @@ Scores are higher for members. An interval comes from DeLong's variance (one tar
 or from a bootstrap over models (many targets): images of one model are not independent of its luck.
 """
 
-
 import numpy as np
 
 
