@@ -20,11 +20,12 @@ POOL = 20_000
 
 
 def settings(chosen: ladder.FitOptions) -> dict[str, ladder.FitOptions]:
-    """What is compared, by the name of a row: the choice, and where it has shifts its gates alone
-    and its shifts alone, and where it has blends the same without; where it has no shifts, more
-    retained images to draw from and twice the steps."""
+    """What is compared, by the name of a row: the choice, and where it has shifts its gates (or
+    directions) alone and its shifts alone, and where it has blends the same without; where it has
+    no shifts, more retained images to draw from and twice the steps."""
     if chosen.shift:
-        other = {"gates-alone": {"shift": 0.0}, "shifts-alone": {"rate": 0.0}}
+        alone = "directions-alone" if chosen.direction else "gates-alone"
+        other = {alone: {"shift": 0.0}, "shifts-alone": {"rate": 0.0, "direction": 0.0}}
         if chosen.blend:
             other["without-blends"] = {"blend": 0.0}
     else:

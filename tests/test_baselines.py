@@ -321,6 +321,16 @@ def test_committed_settings_follow_the_rule():
     assert len({len(t) for t in tuning.TRIALS.values()}) == 1  # an equal budget
 
 
+def test_an_empty_file_of_settings_has_none(tmp_path, monkeypatch):
+    from softprune import comparisons, paths
+
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/baselines.yml").write_text("# none chosen\n")
+    monkeypatch.setattr(paths, "root", lambda: tmp_path)
+    assert tuning.read() == {} == unlearning.tuned("digits", "ssd")
+    assert comparisons.tuning_of("digits") == {}
+
+
 def test_tune_measures_on_validation_and_resumes(smoke, tmp_path, monkeypatch):
     monkeypatch.setattr(tuning, "path", lambda: tmp_path / "baselines.yml")
     asked = []

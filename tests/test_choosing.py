@@ -20,19 +20,22 @@ def own_root(monkeypatch, tmp_path):
     return tmp_path
 
 
-def trial(forgotten, inside, change):
+def trial(forgotten, inside, change, margin=1.0):
     return {"forgotten-mean": forgotten, "left": max(forgotten, inside), "change-mean": change,
-            "n": 5}
+            "n": 5, "options": ladder.FitOptions(margin=margin)}
 
 
 def test_the_rule_by_hand():
     least, met = trial(0.0, 0.001, -0.0045), trial(0.002, 0.0, -0.004)
     equal, cheaper = trial(0.0, 0.01, -0.004), trial(0.0, 0.01, -0.003)
+    wider, too_wide = trial(0.0, 0.01, -0.005, 2.0), trial(0.0, 0.01, -0.006, 3.0)
     hiding, worse = trial(0.0, 0.3, 0.01), trial(0.0, 0.4, 0.02)
     costly, dear = trial(0.0, 0.01, -0.01), trial(0.001, 0.001, -0.02)
     kept, loose = trial(0.003, 0.003, 0.0), trial(0.02, 0.02, 0.0)
-    every = [loose, kept, dear, costly, worse, hiding, met, equal, cheaper, least]
-    for expected in (least, met, cheaper, equal, hiding, worse, costly, dear, kept, loose):
+    every = [loose, kept, dear, costly, worse, hiding, met, equal, cheaper, wider,
+             least, too_wide]
+    for expected in (least, met, wider, cheaper, equal, hiding, worse, too_wide, costly, dear, kept,
+                     loose):
         assert choosing.prefer(every) is expected
         every.remove(expected)
         if not every:

@@ -38,6 +38,7 @@ ROOT = Path(__file__).resolve().parents[1]
     ("forget --checkpoint / --classes 3 --out o.safetensors", "/ is a folder: expected"),
     ("train --dataset digits --threads -1", "--threads -1: expected a whole number from 1"),
     ("train --dataset digits -p pad=9", "pad=9: expected less than the 8 pixels"),
+    (f"train --dataset digits -p seed={10**20}", "expected a whole number below 2147483648"),
     ("train --dataset digits -p warmup=2", "warmup=2.0: expected a number from 0 to below 1"),
     ("data fetch mnist", "unknown data set"),
     ("data fetch cifar10 --from /nowhere/a.tar.gz", "does not exist"),

@@ -88,6 +88,29 @@ def test_shifts_are_added_whether_gates_close_or_turn_up():
     assert turning["a"].tolist() == [4.0] and turning["shift:b"].tolist() == [4.0, -1.0]
 
 
+def test_directions_are_fitted_stored_and_read_as_they_were_fitted(smoke, tmp_path):
+    options = dataclasses.replace(ladder.FitOptions(), sites="inner", **QUICK | {
+        "rate": 0.0, "direction": 0.02, "shift": 0.1})
+    fitter = ladder.Fitter(smoke.model, smoke.images, options)
+    gates = fitter.fit((3,))
+    assert gates.keys() == {"direction:conv1", "direction:conv2", "shift:bn3"}
+    assert all(d.shape[:2] == (1, 2) and d[:, 0].abs().max() > 0
+               for n, d in gates.items() if pruning.is_direction(n))
+    with torch.no_grad():  # the kept maps, and what a request does
+        fitter.fast = False
+        seen = fitter.answer(gates, fitter.before(smoke.images.split("test")[0]))
+    told = smoke.gated_outputs(gates, "test")[1]
+    torch.testing.assert_close(seen, told, rtol=1e-2, atol=1e-2)
+    ladder.save_gates(tmp_path / "g.safetensors", {3: dict(gates), 5: dict(gates)},
+                      {3: 1.0, 5: 1.0}, {"a": "b"})
+    stored = ladder.load_gates(tmp_path / "g.safetensors")[0]
+    for name, g in gates.items():
+        torch.testing.assert_close(stored[5][name], g, rtol=1e-2, atol=1e-3)
+    both = ladder.request(stored, (5, 3))
+    assert both["direction:conv1"].shape[0] == 2
+    assert ladder.FitOptions.of_told(options.told()) == options
+
+
 def test_masked_divergence_is_zero_at_the_head_masks_answer_and_positive_elsewhere():
     teacher = torch.randn(5, 4)
     masked = teacher.clone()

@@ -97,6 +97,77 @@ def test_requests_with_shifts_commute(lively):
     torch.testing.assert_close(told[0], told[2], rtol=1e-3, atol=1e-4)
 
 
+def directions_of(model, pairs=1):
+    return {pruning.DIRECTION + s.name: 0.5 * torch.randn(pairs, 2, s.channels) / s.channels**0.5
+            for s in model.sites() if s.read}
+
+
+def test_directions_fold_exactly_and_come_off_again(lively):
+    model, batch = lively
+    before = logits(model, batch)
+    directions = directions_of(model, pairs=2)
+    assert len(directions) >= len(model.sites()) - 1  # all but a ResNet's stem
+    for one in ({name: 4 * d} for name, d in directions.items()):
+        with pruning.gated(model, one):
+            explicit = logits(model, batch)
+        with pruning.folded(model, one):
+            torch.testing.assert_close(logits(model, batch), explicit, rtol=1e-4, atol=1e-5)
+        assert not torch.equal(explicit, before), f"{one.keys()} does nothing"
+        assert torch.equal(logits(model, batch), before)
+    everything = directions | shifts_of(model) | {
+        s.name: torch.rand(s.channels) + 0.5 for s in model.sites()}
+    with pruning.gated(model, everything):
+        explicit = logits(model, batch)
+    pruning.fold(model, everything)
+    torch.testing.assert_close(logits(model, batch), explicit, rtol=1e-3, atol=1e-4)
+    assert (explicit - before).abs().max() > 0.1
+    pruning.unfold(model, everything)
+    torch.testing.assert_close(logits(model, batch), before, rtol=1e-3, atol=1e-4)
+
+
+def test_a_direction_along_an_axis_is_the_gate_of_its_channel(lively):
+    model, batch = lively
+    for site in (s for s in model.sites() if s.read and s.module == s.read):
+        gate = torch.ones(site.channels)
+        gate[1] = 0.25
+        axis = torch.zeros(site.channels)
+        axis[1] = 1
+        with pruning.folded(model, {site.name: gate}):
+            by_gate = logits(model, batch)
+        with pruning.folded(model, {pruning.DIRECTION + site.name:
+                                    torch.stack([-0.75 * axis, axis])[None]}):
+            torch.testing.assert_close(logits(model, batch), by_gate, rtol=1e-4, atol=1e-5)
+
+
+def test_a_closed_direction_is_gone_for_good(lively):
+    model, _ = lively
+    site = next(s for s in model.sites() if s.read)
+    v = torch.nn.functional.normalize(torch.randn(site.channels), dim=0)
+    closed = torch.stack([-v, v])[None]
+    assert pruning.is_closed(closed) and not pruning.is_closed(closed * 0.9)
+    with pytest.raises(UserError, match="cannot be divided out"):
+        pruning.unfold(model, {pruning.DIRECTION + site.name: closed})
+    pruning.fold(model, {pruning.DIRECTION + site.name: closed})
+    for name in site.consumers:  # no column of any reader has a part along v
+        weight = model.get_submodule(name).weight
+        assert torch.einsum("oj...,j->o...", weight, v).abs().max() < 1e-5
+
+
+def test_requests_with_directions_are_the_same_in_any_order():
+    one, two = ({"direction:a": torch.randn(1, 2, 6)} for _ in range(2))
+    h = torch.randn(3, 6, 2, 2)
+    both = pruning.combine(one, two)["direction:a"]
+    assert both.shape == (2, 2, 6)
+    u, v = both.unbind(1)
+    by_hand = h + torch.einsum("kj,kl,nlxy->njxy", u, v, h)
+    torch.testing.assert_close(pruning.directed(h, both), by_hand)
+    torch.testing.assert_close(pruning.directed(h, pruning.combine(two, one)["direction:a"]),
+                               by_hand)
+    matrix = torch.eye(6) + u.T @ v
+    u, v = pruning.undirected(both).unbind(1)
+    torch.testing.assert_close(torch.eye(6) + u.T @ v, matrix.inverse(), rtol=1e-3, atol=1e-3)
+
+
 def test_a_shift_of_another_size_or_place_is_refused_before_anything_is_touched(lively):
     model, batch = lively
     before = logits(model, batch)

@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from softprune import artifacts, models, paths, requests, training
+from softprune import artifacts, datasets, models, paths, requests, training
 from softprune.errors import UserError
 from softprune.profiles import profile_defaults
 
@@ -36,7 +36,8 @@ def test_configuration_round_trip_and_names():
                                  {"lr": 1}, {"strength": -1.0},
                                  {"cutout": -1}, {"pad": -1}, {"warmup": 1.0},
                                  {"warmup": -0.1}, {"momentum": -1.0}, {"momentum": 1.0},
-                                 {"label_smoothing": -0.1}, {"per_class": 1}, {"per_class": -2}])
+                                 {"label_smoothing": -0.1}, {"per_class": 1}, {"per_class": -2},
+                                 {"seed": 2**31}])
 def test_bad_options_are_refused(bad):
     with pytest.raises(UserError):
         training.configure("digits", "smoke", **bad)
@@ -45,6 +46,13 @@ def test_bad_options_are_refused(bad):
 def test_crops_stay_within_one_reflection():
     with pytest.raises(UserError, match="pad=8: expected less than the 8 pixels"):
         training.load_images(training.configure("digits", "smoke", pad=8))
+
+
+def test_crops_fit_the_shorter_side(digits, monkeypatch):
+    low = dataclasses.replace(digits, train_images=digits.train_images[:, :, :5])
+    monkeypatch.setattr(datasets, "load", lambda _name: low)
+    with pytest.raises(UserError, match="pad=5: expected less than the 5 pixels"):
+        training.load_images(training.configure("digits", "smoke", pad=5))
 
 
 def test_sides_follow_the_share_of_the_run():
@@ -135,6 +143,21 @@ def test_a_checkpoint_that_was_changed_is_trained_again(digits):
     assert training.train(config) == path and path.read_bytes() == whole
 
 
+@pytest.mark.parametrize("kind", ["sidecar", "table", "logits"])
+def test_a_changed_companion_is_written_again(kind, digits):
+    config = training.configure("digits", "smoke", seed=72)
+    path = training.train(config)
+    beside = artifacts.companion(path, kind)
+    whole = beside.read_bytes()
+    for damage in (whole[: len(whole) // 2], b"[]", b"{}"):
+        beside.write_bytes(damage)
+        assert artifacts.intact(path) is None and training.find_checkpoint(config) is None
+        assert training.train(config) == path, "written beside what it should have replaced"
+        if kind != "sidecar":  # which has the time of its making
+            assert beside.read_bytes() == whole
+        assert artifacts.intact(path)
+
+
 def test_the_sidecar_is_written_last(digits, monkeypatch):
     config = training.configure("digits", "smoke", seed=73)
 
@@ -171,6 +194,16 @@ def test_shipped_weights_are_the_measured_ones(smoke, digits):
     stored = artifacts.load_tensors(artifacts.companion(path, "logits"))[0]["test"].float()
     fresh = evaluation.predict(smoke.model, digits.test_images, digits.mean, digits.std)[1]
     torch.testing.assert_close(stored, fresh, rtol=2e-3, atol=2e-3)
+
+
+def test_a_header_as_long_as_a_pickle_begins_is_no_pickle(tmp_path):
+    for extra in range(600):  # until the header has 640 bytes: 0x80, 0x02
+        path = tmp_path / "h.safetensors"
+        artifacts.save_tensors(path, {"a": torch.zeros(1)}, {"note": "x" * extra})
+        if path.read_bytes()[:2] == b"\x80\x02":
+            break
+    assert path.read_bytes()[:2] == b"\x80\x02"
+    assert artifacts.load_tensors(path)[0]["a"].item() == 0
 
 
 def test_damaged_foreign_and_pickled_checkpoints_are_refused(smoke, tmp_path):

@@ -99,7 +99,9 @@ def load_tensors(path: Path) -> tuple[dict, dict[str, str]]:
     expect_file(path)
     with open(path, "rb") as handle:
         head = handle.read(9)
-    if head[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
+    # eight bytes of a safetensors file are the length of its header, which may begin like a pickle;
+    # the header is JSON
+    if head[8:] != b"{" and head[:2] in (b"PK", *(bytes([0x80, p]) for p in (2, 3, 4, 5))):
         raise UserError(
             f"{path.name} is a pickle, which can run code when loaded: "
             "expected a .safetensors checkpoint written by `softprune train`"
@@ -130,6 +132,21 @@ def check_companion(checkpoint: Path, kind: str, sidecar: dict) -> Path:
         raise UserError(f"{path.name} is not the one that was written with {checkpoint.name}: "
                         "expected both from one training. Move these two away, and train again")
     return path
+
+
+def intact(checkpoint: Path) -> dict | None:
+    """The sidecar of a checkpoint that is as it was written; None where anything of it is not.
+
+    Weights and companions have the hashes in the sidecar. A companion that is not there is no
+    fault: those of shipped checkpoints travel only where a page needs them.
+    """
+    try:
+        sidecar = read_sidecar(checkpoint)
+        for kind in sidecar.get("companions", {}):
+            check_companion(checkpoint, kind, sidecar)
+        return sidecar if sha256(checkpoint) == sidecar["sha256"] else None
+    except (UserError, KeyError, TypeError, AttributeError):  # JSON, but not a sidecar
+        return None
 
 
 def save_checkpoint(path: Path, model, sidecar: dict) -> None:

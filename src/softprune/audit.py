@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from softprune import datasets, devices, evaluation, ladder, models, pruning
+from softprune import baselines, datasets, devices, evaluation, ladder, models, pruning
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,10 +190,16 @@ def area_between(curve: list[float], reference: list[float], checkpoints=CHECKPO
 
 
 def divide(model: nn.Module, gates: pruning.Gates) -> nn.Module:
-    """U1: divide by the known gates. A closed gate has nothing left to divide: it stays."""
+    """U1: divide by the known gates, and leave out a projection. What is closed has nothing left
+    to divide: it stays."""
     undone = copy.deepcopy(model)
+    for parent in list(undone.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, baselines.Projection):
+                setattr(parent, name, nn.Identity())
     opened = {s: torch.where(g > 0, g, 1.0) for s, g in pruning.multiplied(gates).items()}
-    pruning.unfold(undone, gates | opened)
+    closed = {n for n, g in gates.items() if pruning.is_direction(n) and pruning.is_closed(g)}
+    pruning.unfold(undone, {n: g for n, g in (gates | opened).items() if n not in closed})
     return undone
 
 
@@ -206,8 +212,8 @@ def renormalise(model: nn.Module, below: float = 0.7) -> nn.Module:
     """
     undone = copy.deepcopy(model)
     for name, targets in pruning.plan(undone).items():
-        if pruning.is_shift(name):
-            continue  # the beta that a shift is added to; no gate scales it
+        if pruning.is_shift(name) or pruning.is_direction(name):
+            continue  # a beta or columns to which something is added; no gate scales them
         strength = sum(channel_norms(w, shape).square() for w, shape in targets).sqrt()
         usual = strength.median()
         low = (strength < below * usual) & (strength > 1e-6 * usual)

@@ -51,6 +51,15 @@ def bias_shift(model, forget, access, options, ledger):
     return model
 
 
+@torch.no_grad()
+def complement(fc: nn.Linear, forget) -> Tensor:
+    """P (J, J), the projection onto what is orthogonal to the classes' rows of W."""
+    rows = fc.weight[list(forget)]  # (|f|, J)
+    basis = torch.linalg.qr(rows.T.double()).Q  # (J, |f|), orthonormal
+    eye = torch.eye(rows.shape[1], dtype=basis.dtype, device=basis.device)
+    return (eye - basis @ basis.T).to(rows)
+
+
 class Projection(nn.Module):
     """z' = P z on pooled maps (N, J, 1, 1)."""
 
@@ -69,10 +78,7 @@ def pour_p(model, forget, access, options, ledger):
     Several classes: what is left of z outside the span of their rows.
     """
     with ledger.part("edit"), torch.no_grad():
-        rows = model.fc.weight[list(forget)]  # (|f|, J)
-        basis = torch.linalg.qr(rows.T.double()).Q  # (J, |f|), orthonormal
-        eye = torch.eye(rows.shape[1], dtype=basis.dtype, device=basis.device)
-        project = Projection((eye - basis @ basis.T).to(rows))
+        project = Projection(complement(model.fc, forget))
         if hasattr(model, "avgpool"):
             model.avgpool = nn.Sequential(model.avgpool, project)
         else:  # a VGG's features end in pooling and flattening

@@ -7,7 +7,8 @@ first line that some trial fulfils, the bar being at most `LIMIT` of the class l
 the untouched classifier) and at most `LOSS` of the others lost:
 
 1. the bar is met, whatever the untouched classifier says: of these the one that leaves least under
-   either classifier, of equals the smallest loss;
+   either classifier; of equals the widest margin (validation images are few, and the margin is what
+   is kept in store for images that nobody has seen), of these the smallest loss;
 2. no more is left than that under either classifier: of these the smallest loss;
 3. the one that leaves least.
 
@@ -40,6 +41,8 @@ _SHARED = {"sites": "late,last", "keep": "teacher", "margin": 1.5, "pool": 6000,
 _SHIFTED = _SHARED | {"shift": 0.1, "pull": 0.0003}
 _BLENDED = _SHIFTED | {"blend": 0.5}
 _INSIDE = _SHIFTED | {"sites": "late", "under": -math.inf}
+# directions and shifts in place of gates on channels
+_DIRECTED = _INSIDE | {"most": 1.0, "rate": 0.0, "direction": 0.02}
 
 # `+last` adds the last site to where a rung's gates are
 AXES: dict[str, list[list[dict]]] = {
@@ -57,6 +60,7 @@ AXES: dict[str, list[list[dict]]] = {
          _BLENDED | {"under": 1.0, "margin": 2.0}, _BLENDED | {"under": 1.5, "margin": 2.5}],
         [{"margin": m} for m in (1.0, 2.0)],
         [{"sites": "all", "keep": "teacher", "margin": m} for m in (1.0, 0.7, 0.5)],
+        [_DIRECTED | {"blend": b, "margin": m} for b in (0.0, 0.5) for m in (1.0, 2.0, 3.0)],
     ],
 }
 
@@ -82,7 +86,7 @@ def looked_at(bench: requests.Bench) -> range:
 
 
 def prefer(tried: list[dict]) -> dict:
-    """The rule, applied to what `judge` returned: the first of equals.
+    """The rule, applied to what `judge` returned: of what it leaves equal the first.
 
     A trial that was not carried on does not compete with those that were.
     """
@@ -90,7 +94,7 @@ def prefer(tried: list[dict]) -> dict:
     tried = [t for t in tried if t["n"] == carried]
     bar = [t for t in tried if t["forgotten-mean"] <= LIMIT and t["change-mean"] >= -LOSS]
     if bar:
-        return min(bar, key=lambda t: (t["left"], -t["change-mean"]))
+        return min(bar, key=lambda t: (t["left"], -t["options"].margin, -t["change-mean"]))
     if few := [t for t in tried if gone(t)]:
         return max(few, key=lambda t: t["change-mean"])
     return min(tried, key=lambda t: t["left"])

@@ -188,7 +188,8 @@ def baselines() -> list[dict]:
 def tuning_of(dataset: str) -> dict:
     """How a set's baselines were tuned: the entry of `data/baselines.yml`; empty if not."""
     path = paths.root() / "data" / "baselines.yml"
-    return yaml.safe_load(path.read_text()).get(dataset, {}) if path.exists() else {}
+    found = yaml.safe_load(path.read_text()) if path.exists() else None
+    return (found or {}).get(dataset, {})
 
 
 def pictures(folder) -> dict[str, str]:

@@ -87,10 +87,12 @@ def trials(dataset: str, rung: str) -> list[dict]:
 
 
 def _kind(options: dict) -> str:
-    """Where a trial's gates are and what they may do: `last` (at the last site too), else `close`
-    (at most 1) or `turn` (up as well)."""
+    """Where a trial's gates are and what they may do: `last` (at the last site too), else `direct`
+    (along directions), `close` (at most 1) or `turn` (up as well)."""
     if {"last", "all"} & set(options["sites"].split(",")):
         return "last"
+    if options.get("direction"):
+        return "direct"
     return "turn" if options.get("most", 1) > 1 else "close"
 
 

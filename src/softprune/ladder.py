@@ -74,6 +74,10 @@ class FitOptions:
     # network where gates fold into every batch norm (VGG), or a fit at the last site alone: one
     # setting of a data set serves all its networks
     shift: float = 0.0
+    # rate of *directions*: at every site whose map layers alone read (`Site.read`) a pair u, v,
+    # and the map h becomes h + u (v . h). Pulled towards nothing by |u|^2 |v|^2. 0 has none; with
+    # `rate` 0 there are no gates on channels beside them
+    direction: float = 0.0
     # as many *blends* (`blends`) join the retained images: each with another, which counts for at
     # most this much; a blend has no label, so what is kept is the original's probabilities. 0 has
     # none
@@ -86,10 +90,10 @@ class FitOptions:
 
     def told(self) -> dict:
         """As a dict for marks and records, with `FIT_VERSION`; `most`, `under`, `reader`, `shift`,
-        `blend` and a version only where they are used, so that gates stored before there were any
-        are still found."""
-        unused = {"most": 1.0, "under": -math.inf, "reader": 0.0, "shift": 0.0, "blend": 0.0,
-                  "version": 1}
+        `direction`, `blend` and a version only where they are used, so that gates stored before
+        there were any are still found."""
+        unused = {"most": 1.0, "under": -math.inf, "reader": 0.0, "shift": 0.0,
+                  "direction": 0.0, "blend": 0.0, "version": 1}
         values = dataclasses.asdict(self) | {"version": FIT_VERSION}
         return {k: v for k, v in values.items() if unused.get(k) != v}
 
@@ -300,14 +304,18 @@ class Fitter:
 
     def fit(self, forget: tuple[int, ...]) -> pruning.Gates:
         """Gates of one class, or of several together: float32 (J,) in [0, `most`] at every site,
-        with shifts where the options have them.
+        with shifts and directions where the options have them; no gates where their `rate` is 0.
 
         Retained images keep their cross-entropy, or the original's probabilities, images of the
         classes get a hinge on its margin.
         """
         o, device = self.options, self.device
+        generator = torch.Generator().manual_seed(o.seed * 1009 + forget[0])
         gates = {s.name: torch.ones(s.channels, device=device, requires_grad=True)
-                 for s in self.sites}
+                 for s in self.sites if o.rate}
+        directions = {
+            pruning.DIRECTION + s.name: _unwritten(len(forget), s.channels, generator, device)
+            for s in self.sites if o.direction and s.read}
         shifts = {pruning.SHIFT + n: torch.zeros(j, device=device, requires_grad=True)
                   for n, j in self.shifts.items() if o.shift}
         kept = ~(evaluation.is_forgotten(self.pool_labels, forget)
@@ -318,17 +326,18 @@ class Fitter:
         sizes = torch.tensor([len(m) for m in maps])
         own_labels = torch.tensor(forget).repeat_interleave(sizes)
         reader = Reader(self.model.fc, forget) if o.reader else None
-        generator = torch.Generator().manual_seed(o.seed * 1009 + forget[0])
+        added = shifts | directions
         weight = o.weight
         for _ in range(o.rounds):
-            rates = [(list(gates.values()), o.rate), (list(shifts.values()), o.shift)]
+            rates = [(list(gates.values()), o.rate), (list(shifts.values()), o.shift),
+                     (list(directions.values()), o.direction)]
             solver = torch.optim.Adam([{"params": p, "peak": rate} for p, rate in rates if p])
             for step in range(o.steps):
                 for group in solver.param_groups:  # settles: the last gates are the ones kept
                     group["lr"] = group["peak"] * (1 - step / o.steps)
                 r = kept[torch.randint(len(kept), (o.retained,), generator=generator)]
                 f = torch.randint(len(own), (o.forgotten,), generator=generator)
-                features = self.features(gates | shifts, torch.cat([self.pool[r], own[f]]))
+                features = self.features(gates | added, torch.cat([self.pool[r], own[f]]))
                 z = self.read(features, gates)
                 if o.keep == "labels":
                     loss = F.cross_entropy(z[: o.retained], self.pool_labels[r].to(device))
@@ -344,16 +353,25 @@ class Fitter:
                 loss = loss + o.pull * sum((1 - g).square().sum() for g in gates.values())
                 if shifts:
                     loss = loss + o.pull * sum(s.square().sum() for s in shifts.values())
+                if directions:
+                    loss = loss + o.pull * sum(d.square().sum(2).prod(1).sum()
+                                               for d in directions.values())
                 solver.zero_grad()
                 loss.backward()
                 solver.step()
                 with torch.no_grad():
                     for g in gates.values():
                         g.clamp_(0, o.most)
-            if self.recognised(gates | shifts, own, forget) <= o.left:
+            if self.recognised(gates | added, own, forget) <= o.left:
                 break
             weight *= 2
-        return {name: g.detach().cpu() for name, g in (gates | shifts).items()}
+        return {name: g.detach().cpu() for name, g in (gates | added).items()}
+
+
+def _unwritten(count: int, channels: int, generator: torch.Generator, device) -> Tensor:
+    """Directions (count, 2, J) that do nothing yet: each reads along a random v, and u is 0."""
+    v = F.normalize(torch.randn(count, channels, generator=generator))
+    return torch.stack([torch.zeros_like(v), v], 1).to(device).requires_grad_(True)
 
 
 # --- stored gates --------------------------------------------------------------------------------
@@ -365,7 +383,7 @@ def request(stored: Stored, forget) -> pruning.Gates:
     Gates that only close: the elementwise minimum, since closing a channel twice takes more from
     the others than it needs. Where one turns a channel up: the product, which is what folding
     one request after another gives; a minimum would lose what one class's gates give back. Shifts
-    are added in either case.
+    and directions are added in either case.
 
     Raises:
         UserError: gates of a class were never fitted.
@@ -373,7 +391,7 @@ def request(stored: Stored, forget) -> pruning.Gates:
     for cls in forget:
         if cls not in stored:
             raise UserError(f"no gates stored for class {cls}: expected one of {sorted(stored)}")
-    single = [stored[c] for c in forget]
+    single = [stored[c] for c in sorted(forget)]  # sums round by their order
     closing = all((g <= 1).all() for gates in single for g in pruning.multiplied(gates).values())
     return pruning.combine(*single, join=torch.minimum if closing else torch.mul)
 

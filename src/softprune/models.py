@@ -32,6 +32,9 @@ class Site:
     # the layers whose input columns read the map; where a gate folds backwards they stay as they
     # are, and the columns of a closed channel meet zeros alone
     consumers: tuple[str, ...] = ()
+    # the module whose output the consumers read, and nobody else: there a linear map of the
+    # channels folds into their columns; "" where a shortcut reads it, too
+    read: str = ""
 
 
 Part = tuple[str, Callable[[Tensor], Tensor]]  # (beginning of its sites' names, computation)
@@ -151,13 +154,13 @@ class ResNet(nn.Module):
         A block's output inside a stage is also read by an identity shortcut, so no layer's
         columns could take its gate: it is not offered.
         """
-        found = [_norm_site("conv1", self.conv1, "bn1", "relu", "layer1.0.conv1")]
+        found = [_norm_site("conv1", self.conv1, "bn1", "relu", "layer1.0.conv1", "")]
         for stage, count in enumerate(self.blocks, 1):
             for block in range(count):
                 at = f"layer{stage}.{block}"
                 conv = self.get_submodule(f"{at}.conv1")
                 found.append(_norm_site(f"{at}.conv1", conv, f"{at}.bn1", f"{at}.relu1",
-                                        f"{at}.conv2"))
+                                        f"{at}.conv2", f"{at}.relu1"))
             readers = ("fc",)
             if stage < len(self.blocks):
                 readers = (f"layer{stage + 1}.0.conv1", f"layer{stage + 1}.0.downsample.0")
@@ -166,7 +169,7 @@ class ResNet(nn.Module):
             found.append(
                 Site(name=f"layer{stage}", channels=channels, module=f"{end}.relu2",
                      readers=readers, kernel=f"{end}.conv2", feeds=f"{end}.bn2",
-                     consumers=readers)
+                     consumers=readers, read=f"{end}.relu2")
             )
         return found
 
@@ -210,10 +213,10 @@ class DigitsNet(nn.Module):
     def sites(self) -> list[Site]:
         """The three convolutions. The last folds into the classifier, as a ResNet's does."""
         found = [_norm_site(f"conv{i}", getattr(self, f"conv{i}"), f"bn{i}", f"relu{i}",
-                            f"conv{i + 1}") for i in (1, 2)]
+                            f"conv{i + 1}", read) for i, read in ((1, "relu1"), (2, "pool"))]
         channels = self.conv3.out_channels
         return [*found, Site(name="conv3", channels=channels, module="relu3", readers=("fc",),
-                            kernel="conv3", feeds="bn3", consumers=("fc",))]
+                            kernel="conv3", feeds="bn3", consumers=("fc",), read="relu3")]
 
     def shifts(self) -> dict[str, str]:
         """The third batch norm: the last site's gates fold into the classifier."""
@@ -256,16 +259,18 @@ class VGG(nn.Module):
         """Every convolution: there is no shortcut, so each folds into its batch norm."""
         at = [i for i, m in enumerate(self.features) if isinstance(m, nn.Conv2d)]
         after = [*(f"features.{i}" for i in at[1:]), "fc"]
+        pooled = [isinstance(self.features[i + 3], nn.MaxPool2d) for i in at]
         return [
             _norm_site(f"features.{i}", self.features[i], f"features.{i + 1}",
-                       f"features.{i + 2}", following)
-            for i, following in zip(at, after, strict=True)
+                       f"features.{i + 2}", following, f"features.{i + 2 + pools}")
+            for i, following, pools in zip(at, after, pooled, strict=True)
         ]
 
 
-def _norm_site(name: str, conv: nn.Conv2d, norm: str, module: str, consumer: str) -> Site:
+def _norm_site(name: str, conv: nn.Conv2d, norm: str, module: str, consumer: str,
+               read: str) -> Site:
     return Site(name=name, channels=conv.out_channels, module=module, norm=norm, kernel=name,
-                consumers=(consumer,))
+                consumers=(consumer,), read=read)
 
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {

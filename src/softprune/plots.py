@@ -22,10 +22,10 @@ INK, BLUE, ORANGE, GREEN, RED, PURPLE, GREY = (
 SKY = "#56B4E9"
 COLOURS = {"original": INK, "retrained": GREEN, "head-mask": GREY, "soft": BLUE, "hard": RED,
            "random-channels": ORANGE, "calibrated": SKY, "best": PURPLE, "best-masked": "#F0E442",
-           "together": GREEN}
+           "best-channels": "#7F4F24", "pour-p": "#44AA99", "together": GREEN}
 MARKERS = {"retrained": "*", "head-mask": "X", "soft": "o", "hard": "s", "random-channels": "^",
            "original": "D", "calibrated": "v", "best": "P", "best-masked": "x",
-           "together": "d"}
+           "best-channels": "p", "pour-p": "<", "together": "d"}
 
 
 def style() -> None:

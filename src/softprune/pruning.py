@@ -7,6 +7,11 @@ batch norm, so the gate goes into the input columns of every layer that reads th
 Fitted gates may come with *shifts*, added to the beta of a block's last batch norm
 (`models.shifts`): what closing channels took from the others' mean can be given back there, in
 front of the next non-linearity, and the edit stays a handful of multiplications and additions.
+
+A *direction* is a gate in other axes: of the map's channels at one place, h (J,), the part along v
+is changed by u, h + u (v . h). With v = w, u = -(1 - g) w and |w| = 1 that is a gate g on the
+direction w, as a gate on a channel is one on an axis. It folds into the input columns of every
+layer that reads the map, W (I + u v^T), exactly.
 """
 
 import weakref
@@ -22,6 +27,7 @@ from softprune.models import Site
 GATES = ("rank", "constant", "proportional", "hard")
 Gates = dict[str, Tensor]  # site -> float32 (J,), 1 where nothing is attenuated
 SHIFT = "shift:"  # before a batch norm's name: values added to its beta, 0 where nothing is
+DIRECTION = "direction:"  # before a site's name: pairs (k, 2, J) of u and v
 
 
 def is_shift(name: str) -> bool:
@@ -34,9 +40,51 @@ def is_shift(name: str) -> bool:
     return name.startswith(SHIFT)
 
 
+def is_direction(name: str) -> bool:
+    """Whether an entry of `Gates` acts along directions of its site's channels."""
+    return name.startswith(DIRECTION)
+
+
 def multiplied(gates: Gates) -> Gates:
-    """The gates proper, without shifts."""
-    return {name: g for name, g in gates.items() if not is_shift(name)}
+    """The gates proper, without shifts and directions."""
+    return {name: g for name, g in gates.items() if not is_shift(name) and not is_direction(name)}
+
+
+def directed(h: Tensor, pairs: Tensor) -> Tensor:
+    """h + sum_k u_k (v_k . h) of maps (N, J, ...) by `pairs` (k, 2, J).
+
+    Example:
+        >>> closing = torch.tensor([[[-1.0, 0.0], [1.0, 0.0]]])  # the first axis, gate 0
+        >>> directed(torch.tensor([[3.0, 4.0]]), closing).tolist()
+        [[0.0, 4.0]]
+    """
+    u, v = pairs.to(h).unbind(1)  # (k, J)
+    last = h.movedim(1, -1)  # a view, and contiguous where the maps are in `channels_last`
+    flat = last.reshape(-1, h.shape[1])
+    return torch.addmm(flat, flat @ v.T, u).view(last.shape).movedim(-1, 1)
+
+
+def undirected(pairs: Tensor) -> Tensor:
+    """The pairs that undo `pairs` (k, 2, J): those of (I + U V^T)^-1, by Woodbury's identity.
+
+    Raises:
+        UserError: a closed direction, along which nothing is left to scale.
+    """
+    if is_closed(pairs):
+        raise UserError("a closed direction cannot be divided out: load the original checkpoint")
+    u, v = pairs.double().unbind(1)  # (k, J)
+    return torch.stack([-torch.linalg.solve(_inner(pairs).T, u), v], 1).to(pairs)
+
+
+def is_closed(pairs: Tensor) -> bool:
+    """Whether I + U V^T of `pairs` (k, 2, J) has (about) nothing left along some direction."""
+    return torch.linalg.svdvals(_inner(pairs))[-1].item() < 1e-3
+
+
+def _inner(pairs: Tensor) -> Tensor:
+    """I + V^T U (k, k) in double precision: as singular as I + U V^T, and far smaller."""
+    u, v = pairs.double().unbind(1)
+    return torch.eye(len(u), dtype=u.dtype, device=u.device) + v @ u.T
 
 
 def gate_values(
@@ -89,24 +137,32 @@ def make_gates(
 
 def combine(*requests: Gates, join=torch.minimum) -> Gates:
     """The gates of several requests together: the elementwise minimum at every site, or what else
-    `join` makes of two; shifts are added."""
+    `join` makes of two; shifts are added, and so is what directions do."""
     combined: Gates = {}
     for gates in requests:
         for site, g in gates.items():
-            here = torch.add if is_shift(site) else join
+            here = torch.add if is_shift(site) else _beside if is_direction(site) else join
             combined[site] = here(combined[site], g) if site in combined else g
     return combined
+
+
+def _beside(one: Tensor, other: Tensor) -> Tensor:
+    """Pairs of directions of two requests: what they do is added."""
+    return torch.cat([one, other])
 
 
 @contextmanager
 def gated(model: nn.Module, gates: Gates):
     """Explicit gates by hooks on the maps: the reference that folding is compared with."""
     at = {s.name: s.module for s in model.sites()} | {SHIFT + n: n for n in models.shifts(model)}
+    at |= {DIRECTION + s.name: s.read for s in model.sites() if s.read}
     handles = []
-    for name, g in gates.items():
+    for name, g in sorted(gates.items(), key=lambda item: is_direction(item[0])):  # gates first
         choose("site", name, at)
 
         def hook(_module, _inputs, out, name=name, g=g):
+            if is_direction(name):
+                return directed(out, g)
             values = g.to(out).view(1, -1, 1, 1)
             return out + values if is_shift(name) else out * values
 
@@ -136,45 +192,66 @@ def plan(model: nn.Module) -> dict[str, list[tuple[Tensor, tuple[int, ...]]]]:
             for reader in site.readers:
                 weight = model.get_submodule(reader).weight  # (o, J) or (o, J, k, k)
                 made[site.name].append((weight, (1, -1, *[1] * (weight.dim() - 2))))
+            if site.read:
+                made[DIRECTION + site.name] = [(model.get_submodule(name).weight, (1, -1))
+                                               for name in site.consumers]
         for norm in models.shifts(model):
             made[SHIFT + norm] = [(model.get_submodule(norm).bias, (-1,))]
         _PLANS[model] = made
     return _PLANS[model]
 
 
-def _targets(model: nn.Module, gates: Gates) -> list[tuple[Tensor, Tensor, bool]]:
-    """(weight, gate in its shape, whether it is added) that a fold touches, all checked first."""
+def _targets(model: nn.Module, gates: Gates) -> list[tuple[Tensor, Tensor, str]]:
+    """(weight, values, entry) that a fold touches, all checked first; values of gates and shifts
+    in the weight's shape. Directions come first: explicit ones act behind the gates."""
     known, found = plan(model), []
-    for name, g in gates.items():
+    for name, g in sorted(gates.items(), key=lambda item: not is_direction(item[0])):
         choose("site", name, known)
         weight, shape = known[name][0]
         channels_here = weight.shape[shape.index(-1)]
-        if len(g) != channels_here:
-            raise UserError(f"{len(g)} gates at {name}: expected {channels_here}")
+        if g.shape[-1] != channels_here:
+            raise UserError(f"{g.shape[-1]} gates at {name}: expected {channels_here}")
         if g.device != weight.device or g.dtype != weight.dtype:
             g = g.to(weight)
-        found += [(w, g.view(s), is_shift(name)) for w, s in known[name]]
+        found += [(w, g if is_direction(name) else g.view(s), name) for w, s in known[name]]
     return found
+
+
+def _direct(weight: Tensor, pairs: Tensor) -> None:
+    """weight (o, J, ...) times I + U V^T over its input columns, in place."""
+    flat = weight.movedim(1, -1)  # (o, ..., J): a kernel in `channels_last` is contiguous so
+    flat += (flat @ pairs[:, 0].T) @ pairs[:, 1]
 
 
 @torch.no_grad()
 def fold(model: nn.Module, gates: Gates) -> None:
     """Multiply the gates into the weights, and add the shifts, in place, exactly."""
-    for weight, g, added in _targets(model, gates):
-        weight.add_(g) if added else weight.mul_(g)
+    for weight, g, name in _targets(model, gates):
+        if is_direction(name):
+            _direct(weight, g)
+        elif is_shift(name):
+            weight.add_(g)
+        else:
+            weight.mul_(g)
 
 
 @torch.no_grad()
 def unfold(model: nn.Module, gates: Gates) -> None:
-    """Divide by the gates, take shifts off: exact up to rounding, and only where no gate is 0.
+    """Divide by the gates, take shifts off: exact up to rounding, and only where nothing is closed.
 
     Raises:
-        UserError: a closed gate, whose channel is gone for good.
+        UserError: a closed gate or direction, whose share of the map is gone for good.
     """
     if any((g == 0).any() for g in multiplied(gates).values()):
         raise UserError("a closed gate (0) cannot be divided out: load the original checkpoint")
-    for weight, g, added in _targets(model, gates):
-        weight.sub_(g) if added else weight.div_(g)
+    inverse = {n: undirected(g) if is_direction(n) else g for n, g in gates.items()}
+    for weight, g, name in reversed(_targets(model, inverse)):
+        if is_direction(name):
+            _direct(weight, g)
+        elif is_shift(name):
+            weight.sub_(g)
+        else:
+            weight.div_(g)
 
 
 @contextmanager

@@ -10,7 +10,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from softprune import artifacts, channels, datasets, devices, evaluation, ladder, models, pruning
+from softprune import (
+    artifacts,
+    baselines,
+    channels,
+    datasets,
+    devices,
+    evaluation,
+    ladder,
+    models,
+    pruning,
+)
 from softprune.errors import UserError, choose
 
 # to the end of the scale: a best setting at a grid's edge would say the grid was too short
@@ -116,7 +126,7 @@ class Bench:
             with pruning.folded(self.model, inside):
                 parts = models.shifts(self.model)
                 where = {pruning.SHIFT + norm: part for norm, part in parts.items()}
-                at = [where.get(name, name) for name in inside]
+                at = [where.get(name, name.removeprefix(pruning.DIRECTION)) for name in inside]
                 first = next(i for i, (name, _) in enumerate(self.model.parts())
                              if name and _holds(name, at))
                 self.latest = (split, {n: g.clone() for n, g in inside.items()},
@@ -148,7 +158,7 @@ class Bench:
         return model
 
     def method_logits(self, method: str, forget, split: str, **options) -> Tensor:
-        """Logits of `original`, `head-mask`, or of a method of `method_gates`.
+        """Logits of `original`, `head-mask`, `pour-p`, or of a method of `method_gates`.
 
         Args:
             options: sites, score, statistic, fraction, gate, alpha, seed of the soft method;
@@ -158,6 +168,8 @@ class Bench:
             return self.outputs(split)[1]
         if method == "head-mask":
             return evaluation.head_mask(self.outputs(split)[1], forget)
+        if method == "pour-p":
+            return projected_logits(self.model.fc, self.outputs(split)[0], forget)
         return self.gated_outputs(self.method_gates(method, forget, **options), split)[1]
 
     def inside(self, gates: pruning.Gates) -> pruning.Gates:
@@ -188,6 +200,12 @@ class Bench:
     @functools.cache  # noqa: B019  the same for every gate at the last site
     def _plain_features(self, total: int) -> Tensor:
         return self._features(ladder.pick(self.images.split("train")[1], total, 0))
+
+
+def projected_logits(fc: torch.nn.Linear, features: Tensor, forget) -> Tensor:
+    """What `baselines.pour_p` answers (N, C), from features (N, d) of the original."""
+    with torch.inference_mode():
+        return fc(features.to(fc.weight) @ baselines.complement(fc, forget)).cpu()
 
 
 def _holds(part: str, gates) -> bool:

@@ -34,8 +34,8 @@ def ask(shadows: Shadows, forget: int, methods, *, retained: int = 1000, held: i
     """Every model's logits before and after forgetting one class.
 
     Args:
-        methods: `original`, `head-mask`, those of `requests.PLAIN`, rungs of the ladder, also with
-            `MASKED` at the end; `retrained` where the set has twins without the class.
+        methods: `original`, `head-mask`, `pour-p`, those of `requests.PLAIN`, rungs of the ladder,
+            also with `MASKED` at the end; `retrained` where the set has twins without the class.
         retained: pool images of other classes that are asked too, for the retained data.
         held: test images of the class and as many of the others, seen by no model.
         options: of `pruning.make_gates` for the plain methods; `fraction` may be what
@@ -79,6 +79,8 @@ def _answers(shadows: Shadows, k: int, forget: int, methods, pixels: Tensor, opt
             yield method, logits
         elif method == "head-mask":
             yield method, evaluation.head_mask(logits, (forget,))
+        elif method == "pour-p":
+            yield method, requests.projected_logits(model.fc, features, (forget,))
         elif method == "retrained":
             if k < shadows.plan.retrained and shadows.path(k, forget).exists():
                 twin = shadows.model(k, forget)

@@ -77,6 +77,8 @@ class TrainConfig:
                           ("pad", 0), ("cutout", 0)):
             if getattr(self, name) < low:
                 raise UserError(f"{name}={getattr(self, name)}: expected a whole number >= {low}")
+        if self.seed >= 2**31:  # multiplied by small primes, it has to stay a seed
+            raise UserError(f"seed={self.seed}: expected a whole number below {2**31}")
         for name in ("strength", "peak_lr", "weight_decay"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise UserError(f"{name}={getattr(self, name)}: expected a number >= 0")
@@ -135,9 +137,9 @@ def load_images(config: TrainConfig) -> datasets.ImageSet:
         UserError: crops reflected from beyond the image.
     """
     images = datasets.load(config.dataset)
-    if config.pad >= (side := images.train_images.shape[-1]):
+    if config.pad >= (side := min(images.train_images.shape[-2:])):
         raise UserError(f"pad={config.pad}: expected less than the {side} pixels of an image's "
-                        "side")
+                        "shorter side")
     return datasets.subset(images, config.per_class) if config.per_class else images
 
 
@@ -149,7 +151,7 @@ def run_key(config: TrainConfig, data_hash: str) -> str:
 def find_checkpoint(config: TrainConfig, data_hash: str | None = None) -> Path | None:
     """The finished checkpoint of this configuration, shipped or cached.
 
-    One whose weights do not have the hash in their sidecar (cut short, or changed on the way) is
+    One whose files do not have the hashes in their sidecar (cut short, or changed on the way) is
     not there: it is trained again.
 
     Args:
@@ -158,11 +160,9 @@ def find_checkpoint(config: TrainConfig, data_hash: str | None = None) -> Path |
     for base in (paths.shipped(), paths.cache() / "checkpoints"):
         folder = base / config.dataset / config.profile
         for path in (folder / f"{config.name}.safetensors", folder / own_name(config)):
-            if artifacts.companion(path, "sidecar").exists() and path.exists():
-                sidecar = artifacts.read_sidecar(path)
+            if sidecar := artifacts.intact(path):
                 same_data = data_hash is None or sidecar["data_hash"] == data_hash
-                if (sidecar["config"] == config.as_dict() and same_data
-                        and artifacts.sha256(path) == sidecar["sha256"]):
+                if sidecar["config"] == config.as_dict() and same_data:
                     return path
     return None
 
@@ -176,8 +176,8 @@ def free_path(config: TrainConfig) -> Path:
     """Where to write: the plain name, unless it holds a run of another configuration."""
     folder = paths.cache() / "checkpoints" / config.dataset / config.profile
     plain = folder / f"{config.name}.safetensors"
-    taken = (artifacts.companion(plain, "sidecar").exists()
-             and artifacts.read_sidecar(plain)["config"] != config.as_dict())
+    there = artifacts.intact(plain)
+    taken = there is not None and there["config"] != config.as_dict()
     return folder / own_name(config) if taken else plain
 
 

@@ -57,7 +57,7 @@ def path():
 
 def read() -> dict:
     """All data sets' settings; empty if none were chosen."""
-    return yaml.safe_load(path().read_text()) if path().exists() else {}
+    return (yaml.safe_load(path().read_text()) if path().exists() else None) or {}
 
 
 def tune(bench: requests.Bench, methods=tuple(TRIALS), classes=(), steps: int = 0,

@@ -172,7 +172,7 @@ def tuned(dataset: str, name: str) -> dict:
     import yaml
 
     path = paths.root() / "data" / "baselines.yml"
-    found = yaml.safe_load(path.read_text()) if path.exists() else {}
+    found = (yaml.safe_load(path.read_text()) if path.exists() else None) or {}
     entry = found.get(dataset, {})
     chosen = dict(entry.get("methods", {}).get(name, {}).get("chosen", {}))
     fields = {f.name for f in dataclasses.fields(registry()[name].options)}
