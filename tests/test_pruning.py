@@ -125,6 +125,17 @@ def test_directions_fold_exactly_and_come_off_again(lively):
     torch.testing.assert_close(logits(model, batch), before, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("format_", [torch.contiguous_format, torch.channels_last])
+def test_directions_fold_in_either_memory_format(format_):
+    conv = torch.nn.Conv2d(6, 4, 3, bias=False).to(memory_format=format_)
+    pairs, before = torch.randn(2, 2, 6), conv.weight.detach().clone()
+    with torch.no_grad():
+        pruning._direct(conv.weight, pairs)
+    matrix = torch.eye(6) + pairs[:, 0].T @ pairs[:, 1]
+    torch.testing.assert_close(conv.weight.detach(), torch.einsum("ojxy,jk->okxy", before, matrix),
+                               rtol=1e-4, atol=1e-5)
+
+
 def test_a_direction_along_an_axis_is_the_gate_of_its_channel(lively):
     model, batch = lively
     for site in (s for s in model.sites() if s.read and s.module == s.read):

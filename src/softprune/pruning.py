@@ -219,8 +219,11 @@ def _targets(model: nn.Module, gates: Gates) -> list[tuple[Tensor, Tensor, str]]
 
 def _direct(weight: Tensor, pairs: Tensor) -> None:
     """weight (o, J, ...) times I + U V^T over its input columns, in place."""
-    flat = weight.movedim(1, -1)  # (o, ..., J): a kernel in `channels_last` is contiguous so
-    flat += (flat @ pairs[:, 0].T) @ pairs[:, 1]
+    last = weight.movedim(1, -1)  # (o, ..., J): a kernel in `channels_last` is contiguous so,
+    flat = last.reshape(-1, weight.shape[1])  # and this a view, which is what takes the time
+    flat.addmm_(flat @ pairs[:, 0].T, pairs[:, 1])
+    if flat.data_ptr() != weight.data_ptr():
+        last.copy_(flat.view(last.shape))
 
 
 @torch.no_grad()
