@@ -17,9 +17,11 @@ from one_checkpoint import config_of, opened, record
 from softprune import artifacts, audit, inturn, ladder, requests
 
 WEIGHTS = (0.0, 0.03, 0.1)
-# against an opponent that learns: longer, and with channels that may be turned up; it needs labels,
-# and blends have none
-LONGER = {"steps": 300, "most": 3.0, "blend": 0.0}
+# gates on channels, also where the setting of `best` works along directions: against a reader those
+# cost the others several points at a weight that takes a refit little
+CHANNELS = {"direction": 0.0, "rate": ladder.FitOptions.rate, "margin": 1.0, "most": 3.0}
+# against an opponent that learns: longer; it needs labels, and blends have none
+LONGER = {"steps": 300, "blend": 0.0}
 
 
 def neighbours(model, evidence, cls: int) -> float:
@@ -33,6 +35,7 @@ def neighbours(model, evidence, cls: int) -> float:
 def rows_of(bench: requests.Bench, retrained: dict[int, Path], log=print) -> list[dict]:
     """Rows of each weight, and of the networks retrained without each class."""
     wanted = ladder.options("best", bench.images.name, config_of(bench).profile)
+    wanted = dataclasses.replace(wanted, **CHANNELS)
     rows = []
     fitter = ladder.Fitter(bench.model, bench.images, wanted)
     labels, base = bench.images.test_labels, bench.outputs("test")[1]

@@ -61,7 +61,20 @@ def test_trials_are_told_in_order_with_the_chosen_one(use, monkeypatch):
     assert findings.cheapest("cifar10", "turn") == turned, "none forgets: least is left"
     monkeypatch.setattr(book, "pages", lambda: ["cifar10"])
     monkeypatch.setattr(catalog, "catalog", lambda: {"cifar10": {"title": "CIFAR-10"}})
-    assert findings.at_last_site() == ["CIFAR-10"]
+    assert findings.at_last_site() == ["CIFAR-10"] and findings.along_directions() == []
+
+
+def test_a_choice_along_directions_is_told_apart(use, monkeypatch):
+    tried = [BASE | {"chosen": False}, BASE | {"direction": 0.02, "rate": 0.0, "chosen": True}]
+    record = made("ladder", "abc", trial_rows(0, 0.5, 0.5, -2) + trial_rows(1, 0, 0, 0.1),
+                  {"trials": tried})
+    use([record], {"cifar10": {"best": {"set": {}, "record": "abc"}}})
+    monkeypatch.setattr(book, "pages", lambda: ["cifar10"])
+    monkeypatch.setattr(catalog, "catalog", lambda: {"cifar10": {"title": "CIFAR-10"}})
+    assert findings.along_directions() == ["CIFAR-10"] and findings.at_last_site() == []
+    chosen = findings.cheapest("cifar10", "direct")
+    assert chosen["chosen"] and chosen["setting"].endswith("rate 0, direction 0.02")
+    assert findings.cheapest("cifar10", "close")["change"] == -2
 
 
 def test_strengths_stand_side_by_side_at_one_forgetting(use):

@@ -154,6 +154,12 @@ def at_last_site() -> list[str]:
             if any(t["chosen"] and t["kind"] == "last" for t in trials(d, "best"))]
 
 
+def along_directions() -> list[str]:
+    """Titles of the data sets whose chosen `best` works along directions, not on channels."""
+    return [catalog.catalog()[d]["title"] for d in book.pages()
+            if any(t["chosen"] and t["kind"] == "direct" for t in trials(d, "best"))]
+
+
 def setting(rung: str, dataset: str, options: dict) -> str:
     """`margin 0.3, sites late`: the searched options of a trial, in words."""
     base = dataclasses.asdict(ladder.base(rung, dataset))
@@ -314,6 +320,20 @@ def readers(dataset: str) -> list[dict]:
     return made
 
 
+def directions(dataset: str) -> list[dict]:
+    """What the stored directions of `best` read at each site, means over classes on validation
+    images; one dict a site, of the page's network: `site`, `n` classes, `auc`, `share-own`,
+    `share-others`, `against`, `strength`."""
+    width = book.identity(dataset)["width"]
+    found = [r for r in book.records() if r["stage"] == "directions"
+             and r["parameters"]["dataset"] == dataset and r["parameters"]["width"] == width]
+    made: dict[str, dict] = {}
+    for row in found[-1]["rows"] if found else ():
+        at = made.setdefault(row["sites"], {"site": row["sites"], "n": row["n"]})
+        at[row["metric"].removeprefix("direction-")] = row["value"]
+    return list(made.values())
+
+
 def fits(dataset: str) -> list[dict]:
     """Settings of `best` that were fitted from several seeds on the validation split, the chosen
     one first.
@@ -452,11 +472,12 @@ def _mean(found: list[dict], method: str, metric: str, **where) -> float:
 def helpers() -> dict:
     """What pages may call."""
     return {"trials": trials, "cheapest": cheapest, "at_last_site": at_last_site,
-            "over_seeds": over_seeds,
+            "along_directions": along_directions, "over_seeds": over_seeds,
             "beside_retrained": beside_retrained, "networks": networks, "refitted": refitted,
             "over_references": over_references,
             "sequence_ends": sequence_ends, "searched": searched, "trials_meet": trials_meet,
-            "side_by_side": side_by_side, "readers": readers, "fits": fits, "met": met,
+            "side_by_side": side_by_side, "readers": readers, "directions": directions,
+            "fits": fits, "met": met,
             "wider": wider, "older_pages": older_pages, "older_note": older_note,
             "front_table": front_table, "present": present,
             "recipes": recipes,
