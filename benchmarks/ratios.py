@@ -122,11 +122,16 @@ def table(model, images) -> float:
     return ratio(lambda: channels.class_channel_table(model, images), plain, 3)
 
 
-def stored_requests() -> float:
-    """Seconds for all of 200 classes in turn, from stored gates: select, fold, put back."""
-    model = models.build("resnet18", classes=200, channels=3, width=64, side=64).eval()
+def stored_requests(directions: bool = False, width: int = 64) -> float:
+    """Seconds for all of 200 classes in turn, from stored gates on channels or along directions:
+    select, fold, put back."""
+    model = models.build("resnet18", classes=200, channels=3, width=width, side=64).eval()
+    model = model.to(memory_format=torch.channels_last)
     sites = models.choose_sites(model, "late")
     stored = {c: {s.name: torch.rand(s.channels) for s in sites} for c in range(200)}
+    if directions:
+        stored = {c: {pruning.DIRECTION + site: 0.01 * torch.stack([g, g])[None]
+                      for site, g in gates.items()} for c, gates in stored.items()}
     pruning.plan(model)
     began = time.perf_counter()
     for cls in stored:
@@ -160,6 +165,10 @@ def main() -> None:
     seconds = stored_requests()
     found.append(("200-requests", seconds, "seconds, at most 1"))
     rows.append(artifacts.row("best", "time-200-requests", seconds, "s"))
+    for width in (16, 64):
+        seconds = stored_requests(True, width)
+        found.append((f"200-requests-directions-w{width}", seconds, "seconds, at most 1"))
+        rows.append(artifacts.row("best", f"time-200-requests-directions-w{width}", seconds, "s"))
     for name, words in (("help", ["--help"]), ("refusal", ["run", "x", "--dataset", "digits"])):
         seconds = sorted(command(words) for _ in range(5))[2]
         found.append((name, seconds, "seconds, at most 1"))
