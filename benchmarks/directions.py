@@ -54,7 +54,7 @@ def read(h: Tensor, own: Tensor, pair: Tensor, lean: Tensor) -> dict[str, float]
 
 
 def rows_of(bench: requests.Bench, stored: ladder.Stored) -> list[dict]:
-    """A row a site and number: the mean over classes."""
+    """A row a site and number, in the network's order: the mean over classes."""
     maps, labels = pooled(bench)
     found: dict[tuple[str, str], list[float]] = {}
     for cls, gates in stored.items():
@@ -68,7 +68,8 @@ def rows_of(bench: requests.Bench, stored: ladder.Stored) -> list[dict]:
                     found.setdefault((site, metric), []).append(value)
     return [artifacts.row("best", f"direction-{metric}", sum(values) / len(values),
                           split="validation", sites=site, n=len(values))
-            for (site, metric), values in found.items()]
+            for place in bench.model.sites()
+            for (site, metric), values in found.items() if site == place.name]
 
 
 def main(dataset: str, checkpoint: str) -> None:
