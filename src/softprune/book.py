@@ -278,6 +278,7 @@ def judge(claim: dict, dataset: str, method: str) -> dict:
         text = f"{attack}: AUC {between(o)} → {between(a)} ({s['forget']})"
         if o["low"] <= 0.5:
             return {"text": text, "verdict": "no evidence: nothing leaked before"}
+        left = 0.0
         if r:
             left = (a["value"] - r["value"]) / (o["value"] - r["value"])
             text += f"; retrained {between(r)}: {100 * left:.0f} % of the excess is left"
@@ -291,6 +292,8 @@ def judge(claim: dict, dataset: str, method: str) -> dict:
                 other = ("higher" if rest[1]["low"] > rest[0]["high"] else "not shown to be lower")
                 return {"text": text, "verdict": "in part: lower by the attack on all outputs, "
                         f"{other} by the other classes' alone"}
+        if holds and left > 0.5:
+            return {"text": text, "verdict": "in part: lower, but most of the excess is left"}
     return {"text": text, "verdict": "holds" if holds else "does not hold"}
 
 
