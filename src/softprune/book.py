@@ -556,7 +556,9 @@ def sphinx(source: Path, config: Path, toc: Path, out: Path) -> Path:
     done = subprocess.run(command, capture_output=True, text=True)
     index = out / "_build" / "html" / "index.html"
     if done.returncode or not index.exists():
-        sys.stderr.write(done.stdout[-6000:] + done.stderr[-6000:])
+        told = done.stdout + done.stderr  # hundreds of lines of progress: what matters comes last
+        wrong = [line for line in told.splitlines() if "WARNING" in line or "ERROR" in line]
+        sys.stderr.write(done.stdout[-6000:] + done.stderr[-6000:] + "\n".join(["", *wrong, ""]))
         raise UserError("the book did not build without warnings: they stand above")
     return index
 

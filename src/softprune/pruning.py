@@ -9,7 +9,7 @@ Fitted gates may come with *shifts*, added to the beta of a block's last batch n
 front of the next non-linearity, and the edit stays a handful of multiplications and additions.
 
 A *direction* is a gate in other axes: of the map's channels at one place, h (J,), the part along v
-is changed by u, h + u (v . h). With v = w, u = -(1 - g) w and |w| = 1 that is a gate g on the
+is changed by u, h + u (v . h). With v = w of length 1 and u = -(1 - g) w that is a gate g on the
 direction w, as a gate on a channel is one on an axis. It folds into the input columns of every
 layer that reads the map, W (I + u v^T), exactly.
 """
