@@ -54,9 +54,9 @@ def directed(h: Tensor, pairs: Tensor) -> Tensor:
     """h + sum_k u_k (v_k . h) of maps (N, J, ...) by `pairs` (k, 2, J).
 
     Example:
-        >>> closing = torch.tensor([[[-1.0, 0.0], [1.0, 0.0]]])  # the first axis, gate 0
-        >>> directed(torch.tensor([[3.0, 4.0]]), closing).tolist()
-        [[0.0, 4.0]]
+        >>> v = torch.tensor([1.0, 0.0])  # closed: the first axis, gate 0
+        >>> directed(torch.tensor([3.0, 4.0])[None], torch.stack([-v, v])[None])[0].tolist()
+        [0.0, 4.0]
     """
     u, v = pairs.to(h).unbind(1)  # (k, J)
     last = h.movedim(1, -1)  # a view, and contiguous where the maps are in `channels_last`
