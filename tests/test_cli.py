@@ -161,8 +161,12 @@ def test_forget_fits_gates_for_all_classes_at_once(smoke, tmp_path, capsys):
     model, sidecar = artifacts.load_checkpoint(out)
     assert sidecar["forgotten"] == ["seven", "three"]
     gates = requests.Bench(source, smoke.images).together((3, 7))
-    assert set(gates) == {"conv2", pruning.SHIFT + "bn3"}
-    torch.testing.assert_close(model.bn2.weight, smoke.model.bn2.weight * gates["conv2"])
+    assert set(gates) == {pruning.DIRECTION + "conv2", pruning.SHIFT + "bn3"}
+    assert gates[pruning.DIRECTION + "conv2"].shape[0] == 2, "a pair for each class"
+    u, v = gates[pruning.DIRECTION + "conv2"].unbind(1)
+    matrix, kernel = torch.eye(u.shape[1]) + u.T @ v, smoke.model.conv3.weight
+    torch.testing.assert_close(model.conv3.weight, torch.einsum("ojxy,jk->okxy", kernel, matrix),
+                               rtol=1e-2, atol=1e-3)  # stored in half precision
     torch.testing.assert_close(model.bn3.bias, smoke.model.bn3.bias + gates[pruning.SHIFT + "bn3"])
 
 
