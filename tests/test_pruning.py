@@ -58,6 +58,34 @@ def test_all_sites_together(lively):
     torch.testing.assert_close(logits(model, batch), explicit, rtol=1e-4, atol=1e-5)
 
 
+def assert_each_folds_exactly(model, batch, entries):
+    """Folded is as explicit, changes something, and comes back bit for bit; one entry at a time."""
+    before = logits(model, batch)
+    for one in ({name: values} for name, values in entries.items()):
+        with pruning.gated(model, one):
+            explicit = logits(model, batch)
+        with pruning.folded(model, one):
+            torch.testing.assert_close(logits(model, batch), explicit, rtol=1e-4, atol=1e-5)
+        assert not torch.equal(explicit, before), f"{one.keys()} does nothing"
+        assert torch.equal(logits(model, batch), before)
+
+
+def assert_comes_off_again(model, batch, gates):
+    """All together: folded is as explicit, and unfolded as it was."""
+    before = logits(model, batch)
+    with pruning.gated(model, gates):
+        explicit = logits(model, batch)
+    pruning.fold(model, gates)
+    torch.testing.assert_close(logits(model, batch), explicit, rtol=1e-3, atol=1e-4)
+    assert (explicit - before).abs().max() > 0.1
+    pruning.unfold(model, gates)
+    torch.testing.assert_close(logits(model, batch), before, rtol=1e-3, atol=1e-4)
+
+
+def open_gates_of(model):
+    return {s.name: torch.rand(s.channels) + 0.5 for s in model.sites()}
+
+
 def shifts_of(model):
     return {pruning.SHIFT + n: torch.randn(model.get_submodule(n).num_features)
             for n in models.shifts(model)}
@@ -65,21 +93,10 @@ def shifts_of(model):
 
 def test_shifts_fold_exactly_and_come_off_again(lively):
     model, batch = lively
-    before = logits(model, batch)
     shifts = shifts_of(model)
     assert bool(shifts) != isinstance(model, models.VGG)
-    for one in ({name: s} for name, s in shifts.items()):
-        with pruning.gated(model, one):
-            explicit = logits(model, batch)
-        with pruning.folded(model, one):
-            torch.testing.assert_close(logits(model, batch), explicit, rtol=1e-4, atol=1e-5)
-        assert not torch.equal(explicit, before), f"{one.keys()} does nothing"
-        assert torch.equal(logits(model, batch), before)
-    gates = shifts | {s.name: torch.rand(s.channels) + 0.5 for s in model.sites()}
-    pruning.fold(model, gates)
-    assert (logits(model, batch) - before).abs().max() > 0.1
-    pruning.unfold(model, gates)
-    torch.testing.assert_close(logits(model, batch), before, rtol=1e-3, atol=1e-4)
+    assert_each_folds_exactly(model, batch, shifts)
+    assert_comes_off_again(model, batch, shifts | open_gates_of(model))
 
 
 def test_requests_with_shifts_commute(lively):
@@ -104,25 +121,10 @@ def directions_of(model, pairs=1):
 
 def test_directions_fold_exactly_and_come_off_again(lively):
     model, batch = lively
-    before = logits(model, batch)
     directions = directions_of(model, pairs=2)
     assert len(directions) >= len(model.sites()) - 1  # all but a ResNet's stem
-    for one in ({name: 4 * d} for name, d in directions.items()):
-        with pruning.gated(model, one):
-            explicit = logits(model, batch)
-        with pruning.folded(model, one):
-            torch.testing.assert_close(logits(model, batch), explicit, rtol=1e-4, atol=1e-5)
-        assert not torch.equal(explicit, before), f"{one.keys()} does nothing"
-        assert torch.equal(logits(model, batch), before)
-    everything = directions | shifts_of(model) | {
-        s.name: torch.rand(s.channels) + 0.5 for s in model.sites()}
-    with pruning.gated(model, everything):
-        explicit = logits(model, batch)
-    pruning.fold(model, everything)
-    torch.testing.assert_close(logits(model, batch), explicit, rtol=1e-3, atol=1e-4)
-    assert (explicit - before).abs().max() > 0.1
-    pruning.unfold(model, everything)
-    torch.testing.assert_close(logits(model, batch), before, rtol=1e-3, atol=1e-4)
+    assert_each_folds_exactly(model, batch, {name: 4 * d for name, d in directions.items()})
+    assert_comes_off_again(model, batch, directions | shifts_of(model) | open_gates_of(model))
 
 
 @pytest.mark.parametrize("format_", [torch.contiguous_format, torch.channels_last])
