@@ -193,10 +193,12 @@ def test_the_front_table_has_the_page_then_wider_networks_and_says_what_meets_th
              "best": good | {"change-worst": -1.1}}
     monkeypatch.setattr(book, "in_turn", lambda d, m: turns[m])
     monkeypatch.setattr(book, "inside_turn", lambda d: None)
+    monkeypatch.setattr(findings, "older_pages", lambda d: [])
     monkeypatch.setattr(catalog, "catalog", lambda: {"cifar10": {"title": "CIFAR-10"}})
     first, second = findings.front_table()
     assert first["name"] == "CIFAR-10, width 16" and first["inside"] is None
     assert [first[m]["met"] for m in findings.FRONT] == [False, True, False]
+    assert not first["earlier"]
     assert second["name"] == "CIFAR-10, width 32" and "90.0 % right before" in second["title"]
     assert second["inside"] == 7 and second["soft"]["classes"] == 10
     assert not any(second[m]["met"] for m in findings.FRONT)  # one percent is left on average

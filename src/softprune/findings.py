@@ -415,7 +415,7 @@ def front_table() -> list[dict]:
         Dicts with `dataset`, `name`, `title` (the name with profile and accuracy), `inside` (what
         `best` leaves under the untouched classifier; None if not measured), and a dict a method of
         `FRONT` as in `networks`, with `met`: whether it meets the whole bar; `partial`: whether
-        gates were fitted for some classes only.
+        gates were fitted for some classes only; `earlier`: whether by an earlier setting.
     """
     titles, made = {d: c["title"] for d, c in catalog.catalog().items()}, []
     for d in book.pages():
@@ -423,6 +423,7 @@ def front_table() -> list[dict]:
         turns = {m: book.in_turn(d, m) for m in FRONT}
         name = f"{titles[d]}, width {own['width']}"
         made.append({"dataset": d, "name": name, "title": f"{name} ({own['profile']})",
+                     "earlier": "soft-pruning" in older_pages(d),
                      "inside": inside["forgotten-mean"] if inside else None}
                     | {m: {"forgotten": t["forgotten-mean"], "worst": t["forgotten-worst"],
                            "change": t["change-mean"], "change-worst": t["change-worst"],
@@ -432,7 +433,7 @@ def front_table() -> list[dict]:
             name = f"{titles[d]}, {e['label'].split(', ', 1)[1]}"
             title = f"{name} ({e['profile']}), {100 * e['test']:.1f} % right before"
             title += "; fitted by an earlier setting" if e["earlier"] else ""
-            made.append({"dataset": d, "name": name, "title": title,
+            made.append({"dataset": d, "name": name, "title": title, "earlier": e["earlier"],
                          "inside": e["inside"]["forgotten"]} | {m: dict(e[m]) for m in FRONT})
     for row in made:
         for m in FRONT:
