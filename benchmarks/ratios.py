@@ -56,7 +56,7 @@ def fake_images(n: int = 2000) -> datasets.ImageSet:
 def edit(model) -> float:
     """Fold at every site, against `mul_` by a ready tensor on each weight that is touched."""
     gates = {s.name: torch.full((s.channels,), 0.999) for s in model.sites()}
-    bare = [(w.detach(), g.clone()) for w, g in pruning._targets(model, gates)]
+    bare = [(w.detach(), g.clone()) for w, g, _ in pruning._targets(model, gates)]
 
     @torch.no_grad()
     def reference():
