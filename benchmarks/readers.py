@@ -1,10 +1,14 @@
-"""Can gates be made unreadable, and at what price? The page quotes these records.
+"""Can a class be taken out of the features, and at what price? The page quotes these records.
 
     python benchmarks/readers.py cifar10 data/checkpoints/cifar10/laptop/NAME.safetensors
+    python benchmarks/readers.py cifar100 data/checkpoints/cifar100/laptop/NAME.safetensors 5
 
-Gates fitted against a *reader* (`FitOptions.reader`), a linear classifier that learns along. For
-every class whose retrained reference is here: what a classifier refitted afterwards, and the ten
-nearest training images, find of the class, beside the retrained network, which never saw it.
+For every N-th class (by default all) and every one whose retrained reference is here: `best`, and
+directions guarded against a *reader* (`guarding`) at several numbers of pairs and weights of the
+reader, beside the original and the network that never saw the class. What a classifier refitted afterwards finds of the class is
+measured on the validation split, by which a setting is chosen, and on the test split; of the
+setting in use, also what other readers find: ten nearest neighbours, a network of one hidden layer,
+a linear classifier at every depth, and fine-tuning on a few images.
 """
 
 import dataclasses
@@ -13,68 +17,118 @@ import time
 from pathlib import Path
 
 from one_checkpoint import config_of, opened, record
+from sklearn.neural_network import MLPClassifier
 
-from softprune import artifacts, audit, inturn, ladder, requests
+from softprune import artifacts, audit, evaluation, guarding, inturn, ladder, requests
 
-WEIGHTS = (0.0, 0.03, 0.1)
-# gates on channels, also where the setting of `best` works along directions: against a reader those
-# cost the others several points at a weight that takes a refit little
-CHANNELS = {"direction": 0.0, "rate": ladder.FitOptions.rate, "margin": 1.0, "most": 3.0}
-# against an opponent that learns: longer; it needs labels, and blends have none
-LONGER = {"steps": 300, "blend": 0.0}
+CHOSEN = guarding.GuardOptions()
+# (pairs a site, weight of the reader); a data set with many classes has the chosen one alone
+TRIALS = ((1, 0.05), (8, 0.05), (32, 0.0), (32, 0.02), (32, 0.05), (32, 0.1))
+SHOTS = 10  # images of each class that fine-tuning has
 
 
-def neighbours(model, evidence, cls: int) -> float:
-    """Share of the class's test images whose ten nearest training images vote for it."""
+def name_of(pairs: int, weight: float) -> str:
+    """A trial's name in the record.
+
+    Example:
+        >>> name_of(32, 0.05)
+        'guarded-32-0.05'
+    """
+    return f"guarded-{pairs}-{weight:g}"
+
+
+def trials(classes: int) -> dict[str, guarding.GuardOptions]:
+    """What is fitted, by name: everything where there are ten classes, else the chosen alone."""
+    own = (CHOSEN.pairs, CHOSEN.reader)
+    return {name_of(*t): dataclasses.replace(CHOSEN, pairs=t[0], reader=t[1])
+            for t in dict.fromkeys((*(TRIALS if classes <= 10 else ()), own))}
+
+
+def read_anew(model, images, cls: int, total: int = 10_000) -> dict[str, tuple[float, ...]]:
+    """Split -> accuracy on the other classes, on the class, and on the class by a refitted head."""
+    pixels, labels = images.split("train")
+    few = ladder.pick(labels, total, 0)
+    features = evaluation.predict(model, pixels[few], images.mean, images.std)[0]
+    head = evaluation.head_refit(features, labels[few], len(images.class_names))
+    made = {}
+    for split in ("validation", "test"):
+        pixels, labels = images.split(split)
+        features, z = evaluation.predict(model, pixels, images.mean, images.std)
+        found = requests.retained_and_forgotten(head(features), labels, (cls,))[1]
+        made[split] = (*requests.retained_and_forgotten(z, labels, (cls,)), found)
+    return made
+
+
+def readers(model, evidence: audit.Evidence) -> dict[str, float]:
+    """What readers of other kinds find of the class's test images."""
     train, test = (audit.pooled(model, x) for x in (evidence.train, evidence.test[evidence.own]))
-    last = list(train)[-1]
-    votes = audit.nearest(train[last], evidence.train_labels, test[last])
-    return (votes == cls).double().mean().item()
+    labels, cls = evidence.train_labels, evidence.forget
+    *_, last = train
+    near = audit.nearest(train[last], labels, test[last])
+    hidden = MLPClassifier(128, early_stopping=True, random_state=0)
+    hidden.fit(train[last].cpu(), labels.cpu())
+    made = {"recall-t4-10-nn": (near == cls).double().mean().item(),
+            "recall-t4-mlp": float((hidden.predict(test[last].cpu()) == cls).mean())}
+    for site in train:
+        found = audit.probe(train[site], labels, test[site], cls, evidence.classes)
+        made[f"recall-t4-probe-{site}"] = found
+    relearned = audit.relearn(model, evidence, SHOTS)
+    return made | {f"recall-t4-relearn-{step}": relearned[audit.CHECKPOINTS.index(step)]
+                   for step in (10, 40)}
 
 
-def rows_of(bench: requests.Bench, retrained: dict[int, Path], log=print) -> list[dict]:
-    """Rows of each weight, and of the networks retrained without each class."""
-    wanted = ladder.options("best", bench.images.name, config_of(bench).profile)
-    wanted = dataclasses.replace(wanted, **CHANNELS)
-    rows = []
-    fitter = ladder.Fitter(bench.model, bench.images, wanted)
-    labels, base = bench.images.test_labels, bench.outputs("test")[1]
-    for cls, path in retrained.items():
-        name, evidence = bench.images.class_names[cls], audit.gather(bench.images, cls)
-        fresh = requests.Bench(path, bench.images)
-        before = requests.retained_and_forgotten(base, labels, (cls,))[0]
-        told = {"original": (bench, bench.model, {}), "retrained": (fresh, fresh.model, {})}
-        for weight in WEIGHTS:
-            changed = LONGER | {"reader": weight} if weight else {}
-            gates = fitter.turned(dataclasses.replace(wanted, **changed)).fit((cls,))
-            told[f"reader-{weight:g}"] = bench, bench.fold_into_copy(gates), gates
-        for method, (of, model, gates) in told.items():
-            kept, gone = requests.retained_and_forgotten(
-                of.gated_outputs(gates, "test")[1], labels, (cls,))
-            made = {"accuracy": gone, "accuracy-head-refit": of.refit_recall(gates, (cls,)),
-                    "recall-t4-10-nn": neighbours(model, evidence, cls)}
-            rows += [artifacts.row(method, k, v, split="forgotten-test", forget=name,
-                                   n=int((labels == cls).sum())) for k, v in made.items()]
-            rows.append(artifacts.row(method, "change", 100 * (kept - before), "points",
-                                      split="retained-test", forget=name))
-            log(f"{name:12} {method:12} class {100 * gone:6.2f} %  refit "
-                f"{100 * made['accuracy-head-refit']:5.1f} %  10-NN "
-                f"{100 * made['recall-t4-10-nn']:5.1f} %  others {100 * (kept - before):+.2f}")
+def rows_of(bench: requests.Bench, classes, retrained: dict[int, Path], log=print) -> list[dict]:
+    """Rows of each trial, of `best`, and of the networks retrained without a class."""
+    images, rows = bench.images, []
+    wanted = trials(len(images.class_names))
+    guard = guarding.Guard(bench.model, images, CHOSEN)
+    bench.prepare("best", classes)
+    for cls in classes:
+        name, evidence = images.class_names[cls], audit.gather(images, cls)
+        edits = {"best": bench.method_gates("best", (cls,))}
+        for method, options in wanted.items():
+            began = time.perf_counter()
+            edits[method] = guard.turned(options).fit((cls,))
+            rows.append(artifacts.row(method, "time-prepare", time.perf_counter() - began, "s",
+                                      forget=name))
+        models = {"original": bench.model}
+        if cls in retrained:
+            models["retrained"] = requests.Bench(retrained[cls], images).model
+        models |= {method: bench.fold_into_copy(gates) for method, gates in edits.items()}
+        before = read_anew(bench.model, images, cls)
+        for method, model in models.items():
+            for split, (kept, gone, found) in read_anew(model, images, cls).items():
+                n = int((images.split(split)[1] == cls).sum())
+                rows += [artifacts.row(method, k, v, split=f"forgotten-{split}", forget=name, n=n)
+                         for k, v in (("accuracy", gone), ("accuracy-head-refit", found))]
+                change = 100 * (kept - before[split][0])
+                rows.append(artifacts.row(method, "change", change, "points", forget=name,
+                                          split=f"retained-{split}"))
+                log(f"{name:12} {method:15} {split:10} class {100 * gone:6.2f} %  refit "
+                    f"{100 * found:5.1f} %  others {change:+.2f}")
+            if method in ("original", "retrained", "best", name_of(CHOSEN.pairs, CHOSEN.reader)):
+                rows += [artifacts.row(method, k, v, split="forgotten-test", forget=name,
+                                       n=int(evidence.own.sum()))
+                         for k, v in readers(model, evidence).items()]
     return rows
 
 
-def main(dataset: str, checkpoint: str) -> None:
+def main(dataset: str, checkpoint: str, every: str = "1") -> None:
     """Fit, measure, and write the record."""
     began = time.perf_counter()
+    if not (every.isdecimal() and int(every)):
+        sys.exit(f"{every!r}: expected a number from 1, every how many classes one is taken")
     bench = opened(dataset, checkpoint)
-    if not (retrained := inturn.references(bench, config_of(bench))):
+    retrained = inturn.references(bench, config_of(bench))
+    if not retrained:
         sys.exit(f"no network retrained without a class: type `softprune train --dataset {dataset} "
                  "--without CLASS` with the checkpoint's options")
-    rows = rows_of(bench, retrained, lambda text: print(text, flush=True))
-    record("readers", bench, rows, began)
+    classes = sorted({*range(0, len(bench.images.class_names), int(every)), *retrained})
+    rows = rows_of(bench, classes, retrained, lambda text: print(text, flush=True))
+    record("readers", bench, rows, began, {"options": CHOSEN.told()})
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
-        sys.exit("expected: python benchmarks/readers.py DATASET CHECKPOINT.safetensors")
+    if len(sys.argv) not in (3, 4):
+        sys.exit("expected: python benchmarks/readers.py DATASET CHECKPOINT.safetensors [N]")
     main(*sys.argv[1:])

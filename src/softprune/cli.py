@@ -83,7 +83,7 @@ def build_parser() -> argparse.ArgumentParser:
         _parameters(parser_)
     train.add_argument("--without", metavar="CLASS,...",
                        help="leave classes out: a retrained reference")
-    fit.add_argument("--rung", default="best", metavar="calibrated|best")
+    fit.add_argument("--rung", default="best", metavar="calibrated|best|guarded")
     fit.add_argument("--classes", metavar="CLASS,...", help="default: all")
     fit.add_argument("--every", type=int, default=1, metavar="N", help="only every N-th class")
     fit.add_argument("--choose", action="store_true",
@@ -108,7 +108,7 @@ def build_parser() -> argparse.ArgumentParser:
     forget.add_argument("--checkpoint", required=True, metavar="PATH")
     forget.add_argument("--classes", required=True, metavar="CLASS,...")
     forget.add_argument("--out", required=True, metavar="PATH")
-    forget.add_argument("--rung", default="plain", metavar="plain|calibrated|best|together",
+    forget.add_argument("--rung", default="plain", metavar="plain|calibrated|best|guarded|together",
                         help="gates by score and fraction, those `softprune fit` stored, or fitted "
                              "now for all classes at once (takes training images, and seconds)")
     forget.add_argument("--fraction", type=float, default=0.25)
@@ -270,7 +270,10 @@ def _bench(config):
 
 
 def _fit(arguments) -> None:
-    choose("rung", arguments.rung, ("calibrated", "best"))
+    choose("rung", arguments.rung, ("calibrated", "best", "guarded"))
+    if arguments.choose and arguments.rung == "guarded":
+        raise UserError("--choose: guarded directions have one setting for all data sets; expected "
+                        "--rung calibrated or best")
     _check_every(arguments.every)
     bench = _bench(_configuration(arguments, arguments.classes))
     if arguments.choose:
@@ -278,7 +281,15 @@ def _fit(arguments) -> None:
     names = bench.images.class_names
     classes = (bench.images.class_indices(arguments.classes) if arguments.classes
                else range(0, len(names), arguments.every))
-    seconds = bench.prepare(arguments.rung, classes, log=lambda text: print(text, flush=True))
+
+    def log(text):
+        print(text, flush=True)
+
+    if arguments.rung == "guarded":
+        from softprune import guarding
+        seconds = guarding.prepare(bench, classes, log)[1]
+    else:
+        seconds = bench.prepare(arguments.rung, classes, log)
     print(f"{len(seconds)} of {len(names)} classes are fitted")
 
 
@@ -473,7 +484,7 @@ def _fitted_gates(rung: str, checkpoint: Path, sidecar: dict, classes, ledger):
     """Gates that `softprune fit` stored, or of `together`, which is fitted now."""
     from softprune import artifacts, datasets, ladder, requests
 
-    choose("rung", rung, ("plain", *ladder.RUNGS, requests.TOGETHER))
+    choose("rung", rung, ("plain", *ladder.RUNGS, "guarded", requests.TOGETHER))
     if rung == requests.TOGETHER:
         images = datasets.load(sidecar["config"]["dataset"])
         bench = requests.Bench(checkpoint, images)

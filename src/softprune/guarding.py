@@ -1,0 +1,130 @@
+r"""A rung against an opponent: directions that a classifier fitted anew cannot read past.
+
+`best` is fitted under the network's own classifier, and one that is fitted afterwards finds more of
+the class than in a network that never saw it: in part the class is hidden, not gone. `guarded` has
+a *reader* as its opponent while it is fitted (`ladder.Reader`), a linear classifier of all classes
+that learns along, and many pairs u, v a site: with one pair the edit can take the class out of the
+features only with what other classes share with it, with many it can give that back.
+
+It folds as `best` does, W (I + U V^T), and needs nothing at request time. But with this many pairs
+it is no pruning any more: it is a fine-tuning of low rank, made beforehand.
+
+Source: features guarded against linear predictors by a game (Ravfogel et al., 2022), here inside a
+network; updates of low rank (Hu et al., 2022).
+"""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from softprune import artifacts, evaluation, ladder, pruning, requests
+
+RUNG = "guarded"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuardOptions(ladder.FitOptions):
+    """How guarded directions are fitted: one setting for all data sets, from validation images of
+    CIFAR-10 (`benchmarks/readers.py`)."""
+
+    # u, v a site and class
+    pairs: int = 32
+    direction: float = 0.01
+    rate: float = 0.0
+    shift: float = 0.1
+    pull: float = 0.0003
+    reader: float = 0.05
+    margin: float = 3.0
+    steps: int = 600
+    pool: int = 6000
+
+
+class Guard(ladder.Fitter):
+    """A trained model with the maps in front of its edit, ready to guard one class after another.
+
+    Options are `GuardOptions`.
+    """
+
+    def fit(self, forget: tuple[int, ...]) -> pruning.Gates:
+        """Directions (pairs, 2, J) at every site whose map layers alone read, and shifts (J,).
+
+        Retained images keep the original's probabilities, with the classes masked; images of the
+        classes are to leave them by a margin under the network's own classifier, and at all under
+        the reader's.
+        """
+        o, own = self.options, torch.cat([self.own(c) for c in forget])
+        labels = torch.cat([torch.full((len(self.own(c)),), c) for c in forget])
+        kept = (~evaluation.is_forgotten(self.pool_labels, forget)).nonzero().squeeze(1)
+        generator = torch.Generator().manual_seed(o.seed * 1009 + forget[0])
+        pairs, shifts = self.unwritten(len(forget), generator)
+        reader = ladder.Reader(self.model.fc, forget)
+        weight = o.weight
+        for _ in range(o.rounds):
+            solver = torch.optim.Adam([{"params": list(pairs.values()), "lr": o.direction},
+                                       {"params": list(shifts.values()), "lr": o.shift}])
+            settle = torch.optim.lr_scheduler.LinearLR(solver, 1.0, 1 / o.steps, o.steps)
+            for _ in range(o.steps):
+                r = kept[torch.randint(len(kept), (o.retained,), generator=generator)]
+                f = torch.randint(len(own), (o.forgotten,), generator=generator)
+                features = self.features(shifts | pairs, torch.cat([self.pool[r], own[f]]))
+                reader.learn(features, torch.cat([self.pool_labels[r], labels[f]]))
+                loss = self.loss(features, self.teacher[r], reader, weight)
+                loss = loss + o.pull * sum(p.square().sum(2).prod(1).sum() for p in pairs.values())
+                loss = loss + o.pull * sum(s.square().sum() for s in shifts.values())
+                solver.zero_grad()
+                loss.backward()
+                solver.step()
+                settle.step()
+            if self.recognised(shifts | pairs, own, forget) <= o.left:
+                break
+            weight *= 2
+        return {name: value.detach().cpu() for name, value in (shifts | pairs).items()}
+
+    def unwritten(self, classes: int, generator) -> tuple[pruning.Gates, pruning.Gates]:
+        """Pairs and shifts that do nothing yet: every v is random, of length 1, and every u 0."""
+        pairs = {}
+        for site in (s for s in self.sites if s.read):
+            v = F.normalize(torch.randn(classes * self.options.pairs, site.channels,
+                                        generator=generator))
+            pairs[pruning.DIRECTION + site.name] = torch.stack([torch.zeros_like(v), v], 1)
+        shifts = {pruning.SHIFT + norm: torch.zeros(j) for norm, j in self.shifts.items()}
+        return tuple({name: value.to(self.device).requires_grad_(True)
+                      for name, value in entries.items()} for entries in (pairs, shifts))
+
+    def loss(self, features: Tensor, teacher: Tensor, reader: ladder.Reader,
+             weight: float) -> Tensor:
+        """What an edit costs, from features (N, d) of retained images and then of the classes',
+        and the original's logits of the retained ones."""
+        o, forget, count = self.options, reader.forget, len(teacher)
+        z = self.model.fc(features)
+        return (ladder.masked_divergence(z[:count], teacher, forget).mean()
+                + weight * ladder.hinge(z[count:], forget, o.margin).mean()
+                + o.reader * reader.finds(features[count:]).mean())
+
+
+def prepare(bench: requests.Bench, classes, log: Callable[[str], None] | None = None,
+            options: GuardOptions | None = None) -> tuple[ladder.Stored, dict[int, float]]:
+    """Guarded directions of `classes`, and the seconds each took: stored beside the checkpoint.
+
+    Each class is written as soon as it is fitted, so what is stopped resumes.
+    """
+    wanted = options or GuardOptions()
+    path = artifacts.companion(bench.checkpoint, f"gates-{RUNG}")
+    mark = {"options": json.dumps(wanted.told(), sort_keys=True),
+            "weights": bench.sidecar["sha256"]}
+    stored, seconds = ladder.load_gates(path, mark) if path.exists() else ({}, {})
+    guard = None
+    for cls in (c for c in classes if c not in stored):
+        guard = guard or Guard(bench.model, bench.images, wanted)
+        began = time.perf_counter()
+        stored[cls] = guard.fit((cls,))
+        seconds[cls] = time.perf_counter() - began
+        ladder.save_gates(path, stored, seconds, mark)
+        if log:
+            log(f"{RUNG}: {bench.images.class_names[cls]} fitted in {seconds[cls]:.1f} s")
+    return stored, seconds
