@@ -38,10 +38,10 @@ class GuardOptions(ladder.FitOptions):
     rate: float = 0.0
     shift: float = 0.1
     pull: float = 0.0003
-    reader: float = 0.05
+    reader: float = 0.07
     margin: float = 3.0
     steps: int = 600
-    pool: int = 6000
+    pool: int = 20000
 
 
 class Guard(ladder.Fitter):
