@@ -287,20 +287,44 @@ def test_a_seeds_record_without_a_number_is_named(use):
         findings.networks("cifar10")
 
 
-def test_readers_are_means_over_classes(use):
+def readers_rows(method, name, refit, change, accuracy=0.0):
     rows = []
-    for name, scale in (("cat", 1), ("dog", 3)):
-        for method, values in (("original", (0.2, 0.2, 0.1, 0.0)),
-                               ("reader-0.1", (0.0, 0.1, 0.2, -1.0))):
-            told = zip(("accuracy", "accuracy-head-refit", "recall-t4-10-nn", "change"), values,
-                       strict=True)
-            rows += [artifacts.row(method, m, scale * v, forget=name) for m, v in told]
-    use([made("readers", "a", rows), made("readers", "b", rows, dataset="digits")])
-    first, second = findings.readers("cifar10")
-    assert (first["method"], second["method"]) == ("original", "reader-0.1")
-    assert second["n"] == 2 and second["refit"] == pytest.approx(0.2)
-    assert second["neighbours"] == pytest.approx(0.4)
-    assert (second["change"], second["change-worst"]) == (-2.0, -3.0)
+    for split in ("validation", "test"):
+        told = {"accuracy": accuracy, "accuracy-head-refit": refit}
+        rows += [artifacts.row(method, k, v, split=f"forgotten-{split}", forget=name)
+                 for k, v in told.items()]
+        rows.append(artifacts.row(method, "change", change, split=f"retained-{split}", forget=name))
+    return rows
+
+
+def test_readers_are_paired_with_the_retrained_networks(use):
+    rows = []
+    for name, scale in (("cat", 1), ("dog", 3), ("frog", 5)):  # no network without the frog
+        rows += readers_rows("original", name, 0.2 * scale, 0.0, accuracy=0.1 * scale)
+        rows += readers_rows("guarded-32-0.1", name, 0.1 * scale, -1.0 * scale, 0.01 * scale)
+        rows += readers_rows("guarded-8-0.1", name, 0.1, -1.0)
+        if name != "frog":
+            rows += readers_rows("retrained", name, 0.05, -0.5)
+            rows += [artifacts.row(m, "recall-t4-mlp", 0.1 * scale, forget=name)
+                     for m in ("retrained", "guarded-32-0.1")]
+        rows.append(artifacts.row("guarded-32-0.1", "time-prepare", 10.0 * scale, "s", forget=name))
+    use([made("readers", "a", rows)])
+    assert findings.readers("digits") is None
+    told = findings.readers("cifar10")
+    assert (told["n"], told["of"], told["chosen"]) == (2, 3, "guarded-32-0.1")
+    assert told["others"] == {"mlp": pytest.approx({"retrained": 0.2, "guarded-32-0.1": 0.2})}
+    names = [t["method"] for t in told["trials"]]
+    assert names == ["original", "guarded-8-0.1", "guarded-32-0.1", "retrained"]
+    trial = told["trials"][2]
+    assert (trial["pairs"], trial["weight"], trial["seconds"]) == (32, 0.1, 30.0)
+    assert trial["all"] == pytest.approx({"forgotten": 0.03, "worst": 0.05, "change": -3.0,
+                                          "change-worst": -5.0})
+    test = trial["test"]
+    assert (test["refit"], test["change"]) == pytest.approx((0.2, -2.0))
+    assert test["refit-gap"][0] == pytest.approx(15.0)  # points: 5 and 25
+    assert test["change-gap"][0] == pytest.approx(-1.5)
+    assert told["trials"][3]["test"]["refit-gap"] == (0.0, 0.0, 0.0)
+    assert told["trials"][0]["pairs"] is None and told["trials"][0]["seconds"] is None
 
 
 def test_the_end_of_a_sequence_of_requests(use, monkeypatch):

@@ -297,26 +297,71 @@ def over_references(dataset: str, width: int, penalty: str = "so") -> dict | Non
             "refit": book.interval([100 * (r["best"] - r["retrained"]) for r in found])}
 
 
-def readers(dataset: str) -> list[dict]:
-    """Gates fitted against a reader, beside the original and the retrained network.
+def readers(dataset: str) -> dict | None:
+    """Directions guarded against a reader, beside `best`, the original and retrained networks.
 
     Returns:
-        Dicts with `method` (`reader-W`, W the reader's weight), `width`, `n` classes, and means
-        over them: shares `forgotten`, `refit`, `neighbours`, and `change` in points, with
-        `change-worst`.
+        None where nothing was measured, else `width`, `n` classes whose retrained network is there,
+        `of`, the number of all that were fitted, `trials` (`_trial`, in the order of the record),
+        the name of the `chosen` one, and `others`: metric -> method -> mean over the `n`.
     """
-    made = []
-    for record in book.records():
-        if record["stage"] != "readers" or record["parameters"]["dataset"] != dataset:
-            continue
-        for method in dict.fromkeys(r["method"] for r in record["rows"]):
-            each = {k: [r["value"] for r in record["rows"]
-                        if r["method"] == method and r["metric"] == m]
-                    for k, m in (("forgotten", "accuracy"), ("refit", "accuracy-head-refit"),
-                                 ("neighbours", "recall-t4-10-nn"), ("change", "change"))}
-            made.append({k: statistics.fmean(v) for k, v in each.items()}
-                        | {"method": method, "width": record["parameters"]["width"],
-                           "n": len(each["change"]), "change-worst": min(each["change"])})
+    found = [r for r in book.records()
+             if r["stage"] == "readers" and r["parameters"]["dataset"] == dataset]
+    if not found:
+        return None
+    rows = found[-1]["rows"]
+    references = {r["forget"] for r in rows if r["method"] == "retrained"}
+    other: dict[str, dict[str, list[float]]] = {}
+    for r in rows:
+        if r["metric"].startswith("recall-"):
+            by_method = other.setdefault(r["metric"].removeprefix("recall-t4-"), {})
+            by_method.setdefault(r["method"], []).append(r["value"])
+    methods = list(dict.fromkeys(r["method"] for r in rows))
+    looked = [m for m in methods if m.startswith("guarded") and m in other["mlp"]]
+    return {"width": found[-1]["parameters"]["width"], "n": len(references),
+            "of": len({r["forget"] for r in rows}), "chosen": looked[0],
+            "trials": [_trial(rows, m, references) for m in sorted(methods, key=_order)],
+            "others": {k: {m: statistics.fmean(v) for m, v in by_method.items()}
+                       for k, by_method in other.items()}}
+
+
+def _order(method: str) -> tuple:
+    """The original and `best` first, the retrained networks last, trials by pairs and weight."""
+    if method.startswith("guarded-"):
+        return 2, *(float(x) for x in method.split("-")[1:])
+    return {"original": (0,), "best": (1,)}.get(method, (3,))
+
+
+def _trial(rows: list[dict], method: str, references: set[str]) -> dict:
+    """One method of a `readers` record.
+
+    Returns:
+        `method`, `pairs` and `weight` (None where it is no trial), `seconds` a fit (None as well),
+        `all`: of all classes fitted, on the test split, `forgotten`, `worst`, `change`,
+        `change-worst`; and for `test` and `validation`, means over the classes with a reference,
+        `forgotten`, `refit`, `change`, and (mean, low, high) in points less the retrained network,
+        `refit-gap` and `change-gap`.
+    """
+    def of(m: str, metric: str, split: str) -> dict[str, float]:
+        return {r["forget"]: r["value"] for r in rows
+                if (r["method"], r["metric"]) == (m, metric) and r.get("split", "").endswith(split)}
+
+    pairs, weight = method.split("-")[1:] if method.startswith("guarded-") else (None, None)
+    seconds = [r["value"] for r in rows if (r["method"], r["metric"]) == (method, "time-prepare")]
+    gone, change = (of(method, k, "test").values() for k in ("accuracy", "change"))
+    made = {"method": method, "pairs": pairs and int(pairs), "weight": weight and float(weight),
+            "seconds": statistics.fmean(seconds) if seconds else None,
+            "all": {"forgotten": statistics.fmean(gone), "worst": max(gone),
+                    "change": statistics.fmean(change), "change-worst": min(change)}}
+    for split in ("validation", "test"):
+        here = {k: of(method, m, split) for k, m in
+                (("forgotten", "accuracy"), ("refit", "accuracy-head-refit"), ("change", "change"))}
+        told = {k: statistics.fmean(v[c] for c in sorted(references)) for k, v in here.items()}
+        for k, metric, scale in (("refit", "accuracy-head-refit", 100), ("change", "change", 1)):
+            there = of("retrained", metric, split)
+            told[f"{k}-gap"] = book.interval([scale * (here[k][c] - there[c])
+                                              for c in sorted(references)])
+        made[split] = told
     return made
 
 

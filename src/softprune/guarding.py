@@ -13,6 +13,7 @@ Source: features guarded against linear predictors by a game (Ravfogel et al., 2
 network; updates of low rank (Hu et al., 2022).
 """
 
+import collections
 import json
 import time
 from collections.abc import Callable
@@ -34,6 +35,9 @@ class GuardOptions(ladder.FitOptions):
 
     # u, v a site and class
     pairs: int = 32
+    # the reader learns on the features of so many steps, as they were then: one that has only the
+    # images of the present step is so poor that what it misses can still be read
+    recent: int = 10
     direction: float = 0.01
     rate: float = 0.0
     shift: float = 0.1
@@ -62,7 +66,7 @@ class Guard(ladder.Fitter):
         kept = (~evaluation.is_forgotten(self.pool_labels, forget)).nonzero().squeeze(1)
         generator = torch.Generator().manual_seed(o.seed * 1009 + forget[0])
         pairs, shifts = self.unwritten(len(forget), generator)
-        reader = ladder.Reader(self.model.fc, forget)
+        reader, seen = ladder.Reader(self.model.fc, forget), collections.deque(maxlen=o.recent)
         weight = o.weight
         for _ in range(o.rounds):
             solver = torch.optim.Adam([{"params": list(pairs.values()), "lr": o.direction},
@@ -72,7 +76,8 @@ class Guard(ladder.Fitter):
                 r = kept[torch.randint(len(kept), (o.retained,), generator=generator)]
                 f = torch.randint(len(own), (o.forgotten,), generator=generator)
                 features = self.features(shifts | pairs, torch.cat([self.pool[r], own[f]]))
-                reader.learn(features, torch.cat([self.pool_labels[r], labels[f]]))
+                seen.append((features.detach(), torch.cat([self.pool_labels[r], labels[f]])))
+                reader.learn(*(torch.cat(parts) for parts in zip(*seen, strict=True)))
                 loss = self.loss(features, self.teacher[r], reader, weight)
                 loss = loss + o.pull * sum(p.square().sum(2).prod(1).sum() for p in pairs.values())
                 loss = loss + o.pull * sum(s.square().sum() for s in shifts.values())
