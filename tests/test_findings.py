@@ -308,6 +308,8 @@ def test_readers_are_paired_with_the_retrained_networks(use):
             rows += [artifacts.row(m, "recall-t4-mlp", 0.1 * scale, forget=name)
                      for m in ("retrained", "guarded-32-0.1")]
         rows.append(artifacts.row("guarded-32-0.1", "time-prepare", 10.0 * scale, "s", forget=name))
+    rows += [artifacts.row("guarded-32-0.1", k, v, u) for k, v, u in (("time-edit", 0.002, "s"),
+                                                                     ("size-stored", 64, "bytes"))]
     use([made("readers", "a", rows)])
     assert findings.readers("digits") is None
     told = findings.readers("cifar10")
@@ -324,6 +326,7 @@ def test_readers_are_paired_with_the_retrained_networks(use):
     assert test["refit-gap"][0] == pytest.approx(15.0)  # points: 5 and 25
     assert test["change-gap"][0] == pytest.approx(-1.5)
     assert told["trials"][3]["test"]["refit-gap"] == (0.0, 0.0, 0.0)
+    assert (trial["edit"], trial["bytes"]) == (0.002, 64) and told["trials"][0]["edit"] is None
     assert told["trials"][0]["pairs"] is None and told["trials"][0]["seconds"] is None
 
 

@@ -8,7 +8,6 @@ import torch
 
 from softprune import artifacts, evaluation, guarding, ladder, pruning
 from softprune.cli import main
-from softprune.errors import UserError
 
 SHORT = guarding.GuardOptions(steps=60, rounds=1, pairs=4, pool=400, sites="inner")
 
@@ -84,6 +83,16 @@ def test_stored_once_and_folded_by_the_tool(smoke, tmp_path, capsys, monkeypatch
     assert "expected --rung calibrated or best" in capsys.readouterr().err
 
 
-def test_blends_are_refused():
-    with pytest.raises(UserError, match="blend"):
-        guarding.GuardOptions(blend=0.5)
+def test_the_reader_learns_on_images_that_have_a_label(smoke, monkeypatch):
+    options = guarding.GuardOptions(steps=3, rounds=1, pairs=1, pool=400, sites="inner", blend=0.5,
+                                    recent=2)
+    guard, counts = guarding.Guard(smoke.model, smoke.images, options), []
+
+    def learn(self, features, labels):
+        counts.append((len(features), len(labels), int((labels == 3).sum())))
+
+    monkeypatch.setattr(ladder.Reader, "learn", learn)
+    assert all(p.isfinite().all() for p in guard.fit((3,)).values())
+    sizes, same, own = zip(*counts, strict=True)
+    assert sizes == same and own == (48, 96, 96), "two steps are remembered"
+    assert all(48 < n < 48 + 128 for n in (sizes[0], sizes[1] - sizes[0])), "about half are blends"

@@ -20,7 +20,10 @@ def test_every_trial_stands_beside_the_original_and_the_retrained_network(smoke,
     value = {(r["method"], r.get("split"), r["metric"]): r["value"] for r in rows}
     own = readers.name_of(4, chosen.reader)
     assert {m for m, *_ in value} == {"original", "retrained", "best", "guarded-1-0", own}
-    assert {r["forget"] for r in rows} == {"three"} and len(value) == len(rows)
+    assert {r.get("forget") for r in rows} == {"three", None} and len(value) == len(rows)
+    # four pairs u, v of 16 channels and 32 shifts, two bytes each
+    assert value[own, None, "size-stored"] == 2 * (4 * 2 * 16 + 32)
+    assert 0 < value[own, None, "time-edit"] < 1
     assert value["original", "retained-test", "change"] == 0
     assert value["retrained", "forgotten-test", "accuracy"] == 0
     assert value[own, "forgotten-test", "accuracy"] < 0.2
@@ -59,7 +62,7 @@ def test_many_classes_have_the_chosen_setting_alone():
     assert list(readers.trials(100).values()) == [readers.CHOSEN]
     ten = readers.trials(10)
     assert readers.CHOSEN in ten.values() and len(ten) == len(set(readers.TRIALS))
-    assert ten["guarded-8-0.07"] == dataclasses.replace(readers.CHOSEN, pairs=8, reader=0.07)
+    assert ten["guarded-8-0.05"] == dataclasses.replace(readers.CHOSEN, pairs=8, reader=0.05)
 
 
 def test_wrong_words_are_told_in_a_line():

@@ -319,7 +319,7 @@ def readers(dataset: str) -> dict | None:
     methods = list(dict.fromkeys(r["method"] for r in rows))
     looked = [m for m in methods if m.startswith("guarded") and m in other["mlp"]]
     return {"width": found[-1]["parameters"]["width"], "n": len(references),
-            "of": len({r["forget"] for r in rows}), "chosen": looked[0],
+            "of": len({r["forget"] for r in rows if "forget" in r}), "chosen": looked[0],
             "trials": [_trial(rows, m, references) for m in sorted(methods, key=_order)],
             "others": {k: {m: statistics.fmean(v) for m, v in by_method.items()}
                        for k, by_method in other.items()}}
@@ -336,21 +336,24 @@ def _trial(rows: list[dict], method: str, references: set[str]) -> dict:
     """One method of a `readers` record.
 
     Returns:
-        `method`, `pairs` and `weight` (None where it is no trial), `seconds` a fit (None as well),
+        `method`, `pairs` and `weight`, `seconds` a fit (None where it is no trial), `edit` (seconds
+        of a fold) and `bytes` stored a class (None where nothing is folded),
         `all`: of all classes fitted, on the test split, `forgotten`, `worst`, `change`,
         `change-worst`; and for `test` and `validation`, means over the classes with a reference,
         `forgotten`, `refit`, `change`, and (mean, low, high) in points less the retrained network,
         `refit-gap` and `change-gap`.
     """
     def of(m: str, metric: str, split: str) -> dict[str, float]:
-        return {r["forget"]: r["value"] for r in rows
+        return {r.get("forget"): r["value"] for r in rows
                 if (r["method"], r["metric"]) == (m, metric) and r.get("split", "").endswith(split)}
 
     pairs, weight = method.split("-")[1:] if method.startswith("guarded-") else (None, None)
-    seconds = [r["value"] for r in rows if (r["method"], r["metric"]) == (method, "time-prepare")]
+    seconds = of(method, "time-prepare", "").values()
+    edit, stored = (of(method, k, "").get(None) for k in ("time-edit", "size-stored"))
     gone, change = (of(method, k, "test").values() for k in ("accuracy", "change"))
     made = {"method": method, "pairs": pairs and int(pairs), "weight": weight and float(weight),
-            "seconds": statistics.fmean(seconds) if seconds else None,
+            "seconds": statistics.fmean(seconds) if seconds else None, "edit": edit,
+            "bytes": stored,
             "all": {"forgotten": statistics.fmean(gone), "worst": max(gone),
                     "change": statistics.fmean(change), "change-worst": min(change)}}
     for split in ("validation", "test"):

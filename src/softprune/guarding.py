@@ -37,15 +37,18 @@ class GuardOptions(ladder.FitOptions):
     pairs: int = 32
     # the reader learns on the features of so many steps, as they were then: one that has only the
     # images of the present step is so poor that what it misses can still be read
-    recent: int = 10
+    recent: int = 30
     direction: float = 0.01
     rate: float = 0.0
     shift: float = 0.1
     pull: float = 0.0003
-    reader: float = 0.07
+    reader: float = 0.05
     margin: float = 3.0
     steps: int = 600
     pool: int = 20000
+
+    def __post_init__(self):
+        """Blends may be kept here: the reader learns on the other images alone."""
 
 
 class Guard(ladder.Fitter):
@@ -63,7 +66,10 @@ class Guard(ladder.Fitter):
         """
         o, own = self.options, torch.cat([self.own(c) for c in forget])
         labels = torch.cat([torch.full((len(self.own(c)),), c) for c in forget])
-        kept = (~evaluation.is_forgotten(self.pool_labels, forget)).nonzero().squeeze(1)
+        kept = ~(evaluation.is_forgotten(self.pool_labels, forget)
+                 | evaluation.is_forgotten(self.blended, forget))
+        kept = kept.nonzero().squeeze(1)
+        labelled = len(self.pool) // (2 if o.blend else 1)  # blends come behind, and have no label
         generator = torch.Generator().manual_seed(o.seed * 1009 + forget[0])
         pairs, shifts = self.unwritten(len(forget), generator)
         reader, seen = ladder.Reader(self.model.fc, forget), collections.deque(maxlen=o.recent)
@@ -76,7 +82,9 @@ class Guard(ladder.Fitter):
                 r = kept[torch.randint(len(kept), (o.retained,), generator=generator)]
                 f = torch.randint(len(own), (o.forgotten,), generator=generator)
                 features = self.features(shifts | pairs, torch.cat([self.pool[r], own[f]]))
-                seen.append((features.detach(), torch.cat([self.pool_labels[r], labels[f]])))
+                sharp = torch.cat([r < labelled, torch.ones(o.forgotten, dtype=torch.bool)])
+                answers = torch.cat([self.pool_labels[r], labels[f]])
+                seen.append((features.detach()[sharp], answers[sharp]))
                 reader.learn(*(torch.cat(parts) for parts in zip(*seen, strict=True)))
                 loss = self.loss(features, self.teacher[r], reader, weight)
                 loss = loss + o.pull * sum(p.square().sum(2).prod(1).sum() for p in pairs.values())
