@@ -24,7 +24,6 @@ from torch import Tensor
 
 from softprune import artifacts, audit, evaluation, guarding, inturn, ladder, pruning, requests
 
-CHOSEN = guarding.GuardOptions()
 # (pairs a site, weight of the reader)
 TRIALS = ((1, 0.05), (8, 0.05), (32, 0.0), (32, 0.02), (32, 0.05))
 SHOTS = 10  # images of each class that fine-tuning has
@@ -40,10 +39,10 @@ def name_of(pairs: int, weight: float) -> str:
     return f"guarded-{pairs}-{weight:g}"
 
 
-def trials(classes: int) -> dict[str, guarding.GuardOptions]:
-    """What is fitted, by name: everything where there are ten classes, else the chosen alone."""
-    own = (CHOSEN.pairs, CHOSEN.reader)
-    return {name_of(*t): dataclasses.replace(CHOSEN, pairs=t[0], reader=t[1])
+def trials(setting: guarding.GuardOptions, classes: int) -> dict[str, guarding.GuardOptions]:
+    """What is fitted, by name: all trials where there are ten classes, else the setting alone."""
+    own = (setting.pairs, setting.reader)
+    return {name_of(*t): dataclasses.replace(setting, pairs=t[0], reader=t[1])
             for t in dict.fromkeys((*(TRIALS if classes <= 10 else ()), own))}
 
 
@@ -103,8 +102,9 @@ def fitted_rows(bench: requests.Bench, classes, retrained: dict[int, Path],
     """Rows of each trial, of `best`, and of the networks retrained without a class; and the edits
     by class and method."""
     images, rows, edits = bench.images, [], {}
-    wanted = trials(len(images.class_names))
-    guard = guarding.Guard(bench.model, images, CHOSEN)
+    setting = guarding.options(images.name, config_of(bench).profile)
+    wanted = trials(setting, len(images.class_names))
+    guard = guarding.Guard(bench.model, images, setting)
     bench.prepare("best", classes)
     original = read_anew(bench.model, images)
     for cls in classes:
@@ -183,7 +183,8 @@ def main(dataset: str, checkpoint: str, every: str = "1") -> None:
                  "--without CLASS` with the checkpoint's options")
     classes = sorted({*range(0, len(bench.images.class_names), int(every)), *retrained})
     rows = rows_of(bench, classes, retrained, lambda text: print(text, flush=True))
-    record("readers", bench, rows, began, {"options": CHOSEN.told()})
+    told = guarding.options(dataset, config_of(bench).profile).told()
+    record("readers", bench, rows, began, {"options": told})
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ def test_a_fit_forgets_and_folds_exactly(guard, smoke):
 
 
 def test_stored_once_and_folded_by_the_tool(smoke, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(guarding, "GuardOptions", lambda: SHORT)
+    monkeypatch.setattr(guarding, "options", lambda dataset, profile: SHORT)
     words = ["fit", "--dataset", "digits", "--profile", "smoke", "--rung", "guarded"]
     assert main([*words, "--classes", "three"]) == 0
     assert "guarded: three fitted" in capsys.readouterr().out
@@ -96,3 +96,9 @@ def test_the_reader_learns_on_images_that_have_a_label(smoke, monkeypatch):
     sizes, same, own = zip(*counts, strict=True)
     assert sizes == same and own == (48, 96, 96), "two steps are remembered"
     assert all(48 < n < 48 + 128 for n in (sizes[0], sizes[1] - sizes[0])), "about half are blends"
+
+
+def test_a_set_has_the_blends_of_its_best():
+    assert guarding.options("cifar100", "laptop").blend == ladder.options(
+        "best", "cifar100", "laptop").blend > 0
+    assert guarding.options("digits", "laptop") == guarding.GuardOptions()

@@ -13,7 +13,7 @@ import readers
 
 def test_every_trial_stands_beside_the_original_and_the_retrained_network(smoke, monkeypatch):
     chosen = guarding.GuardOptions(steps=60, rounds=1, pairs=4, pool=400)
-    monkeypatch.setattr(readers, "CHOSEN", chosen)
+    monkeypatch.setattr(guarding, "options", lambda dataset, profile: chosen)
     monkeypatch.setattr(readers, "TRIALS", ((1, 0.0),))
     retrained = training.train(training.configure("digits", "smoke", without=("three",)))
     rows = readers.rows_of(smoke, [3], {3: retrained}, lambda text: None)
@@ -59,10 +59,11 @@ def test_the_rule_takes_the_cheapest_of_those_a_refit_cannot_read():
 
 
 def test_many_classes_have_the_chosen_setting_alone():
-    assert list(readers.trials(100).values()) == [readers.CHOSEN]
-    ten = readers.trials(10)
-    assert readers.CHOSEN in ten.values() and len(ten) == len(set(readers.TRIALS))
-    assert ten["guarded-8-0.05"] == dataclasses.replace(readers.CHOSEN, pairs=8, reader=0.05)
+    setting = guarding.GuardOptions()
+    assert list(readers.trials(setting, 100).values()) == [setting]
+    ten = readers.trials(setting, 10)
+    assert setting in ten.values() and len(ten) == len(set(readers.TRIALS))
+    assert ten["guarded-8-0.05"] == dataclasses.replace(setting, pairs=8, reader=0.05)
 
 
 def test_wrong_words_are_told_in_a_line():

@@ -3,17 +3,18 @@ r"""A rung against an opponent: directions that a classifier fitted anew cannot 
 `best` is fitted under the network's own classifier, and one that is fitted afterwards finds more of
 the class than in a network that never saw it: in part the class is hidden, not gone. `guarded` has
 a *reader* as its opponent while it is fitted (`ladder.Reader`), a linear classifier of all classes
-that learns along, and many pairs u, v a site: with one pair the edit can take the class out of the
-features only with what other classes share with it, with many it can give that back.
+that learns along, on the features of the last steps.
 
-It folds as `best` does, W (I + U V^T), and needs nothing at request time. But with this many pairs
-it is no pruning any more: it is a fine-tuning of low rank, made beforehand.
+The edit has the form of `best`, directions and shifts: it folds exactly, W (I + U V^T), and needs
+nothing at request time. It may have many pairs u, v a site, which spares the others; with as many
+as here it is no pruning any more, but a fine-tuning of low rank, made beforehand.
 
 Source: features guarded against linear predictors by a game (Ravfogel et al., 2022), here inside a
 network; updates of low rank (Hu et al., 2022).
 """
 
 import collections
+import dataclasses
 import json
 import time
 from collections.abc import Callable
@@ -30,8 +31,8 @@ RUNG = "guarded"
 
 @dataclass(frozen=True, kw_only=True)
 class GuardOptions(ladder.FitOptions):
-    """How guarded directions are fitted: one setting for all data sets, from validation images of
-    CIFAR-10 (`benchmarks/readers.py`)."""
+    """How guarded directions are fitted: one setting, from validation images of CIFAR-10
+    (`benchmarks/readers.py`), with the blends that a data set's `best` has (`options`)."""
 
     # u, v a site and class
     pairs: int = 32
@@ -42,13 +43,19 @@ class GuardOptions(ladder.FitOptions):
     rate: float = 0.0
     shift: float = 0.1
     pull: float = 0.0003
-    reader: float = 0.05
+    reader: float = 0.02
     margin: float = 3.0
     steps: int = 600
     pool: int = 20000
 
     def __post_init__(self):
         """Blends may be kept here: the reader learns on the other images alone."""
+
+
+def options(dataset: str, profile: str = "") -> GuardOptions:
+    """The setting for a data set."""
+    own = ladder.options("best", dataset, profile)
+    return dataclasses.replace(GuardOptions(), blend=own.blend)
 
 
 class Guard(ladder.Fitter):
@@ -120,13 +127,13 @@ class Guard(ladder.Fitter):
                 + o.reader * reader.finds(features[count:]).mean())
 
 
-def prepare(bench: requests.Bench, classes, log: Callable[[str], None] | None = None,
-            options: GuardOptions | None = None) -> tuple[ladder.Stored, dict[int, float]]:
+def prepare(bench: requests.Bench, classes, log: Callable[[str], None] | None = None
+            ) -> tuple[ladder.Stored, dict[int, float]]:
     """Guarded directions of `classes`, and the seconds each took: stored beside the checkpoint.
 
     Each class is written as soon as it is fitted, so what is stopped resumes.
     """
-    wanted = options or GuardOptions()
+    wanted = options(bench.images.name, bench.sidecar["config"]["profile"])
     path = artifacts.companion(bench.checkpoint, f"gates-{RUNG}")
     mark = {"options": json.dumps(wanted.told(), sort_keys=True),
             "weights": bench.sidecar["sha256"]}
