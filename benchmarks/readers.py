@@ -5,9 +5,9 @@
 
 For every N-th class (by default all) and every one whose retrained reference is here: `best`, and
 directions guarded against a *reader* (`guarding`), beside the original and the network that never
-saw the class. A set of ten classes has several numbers of pairs and weights of the reader, of which
-a rule takes one on the validation split (`chosen`); the setting of the other sets is that one. What
-a classifier refitted afterwards finds of the class is measured for all; of the chosen also what
+saw the class. CIFAR-10 has several numbers of pairs and weights of the reader, of which a rule
+takes one on the validation split (`chosen`); the setting of the other sets is that one. What a
+classifier refitted afterwards finds of the class is measured for all; of the chosen also what
 others find: ten nearest neighbours, a network of one hidden layer, a linear classifier at every
 depth, and fine-tuning on a few images.
 """
@@ -24,6 +24,7 @@ from torch import Tensor
 
 from softprune import artifacts, audit, evaluation, guarding, inturn, ladder, pruning, requests
 
+SEARCHED = "cifar10"  # where the setting is chosen; the other sets show whether it carries over
 # (pairs a site, weight of the reader)
 TRIALS = ((1, 0.05), (8, 0.05), (32, 0.0), (32, 0.02), (32, 0.05))
 SHOTS = 10  # images of each class that fine-tuning has
@@ -39,11 +40,11 @@ def name_of(pairs: int, weight: float) -> str:
     return f"guarded-{pairs}-{weight:g}"
 
 
-def trials(setting: guarding.GuardOptions, classes: int) -> dict[str, guarding.GuardOptions]:
-    """What is fitted, by name: all trials where there are ten classes, else the setting alone."""
+def trials(setting: guarding.GuardOptions, dataset: str) -> dict[str, guarding.GuardOptions]:
+    """What is fitted, by name: all trials where the setting is chosen, else the setting alone."""
     own = (setting.pairs, setting.reader)
     return {name_of(*t): dataclasses.replace(setting, pairs=t[0], reader=t[1])
-            for t in dict.fromkeys((*(TRIALS if classes <= 10 else ()), own))}
+            for t in dict.fromkeys((*(TRIALS if dataset == SEARCHED else ()), own))}
 
 
 Read = dict[str, tuple[Tensor, Tensor, Tensor]]  # split -> labels, logits, those of a refitted head
@@ -103,7 +104,7 @@ def fitted_rows(bench: requests.Bench, classes, retrained: dict[int, Path],
     by class and method."""
     images, rows, edits = bench.images, [], {}
     setting = guarding.options(images.name, config_of(bench).profile)
-    wanted = trials(setting, len(images.class_names))
+    wanted = trials(setting, images.name)
     guard = guarding.Guard(bench.model, images, setting)
     bench.prepare("best", classes)
     original = read_anew(bench.model, images)

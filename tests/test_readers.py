@@ -1,6 +1,7 @@
 """The record of directions guarded against a reader, from a small model."""
 
 import dataclasses
+import json
 import sys
 
 import pytest
@@ -15,6 +16,7 @@ def test_every_trial_stands_beside_the_original_and_the_retrained_network(smoke,
     chosen = guarding.GuardOptions(steps=60, rounds=1, pairs=4, pool=400)
     monkeypatch.setattr(guarding, "options", lambda dataset, profile: chosen)
     monkeypatch.setattr(readers, "TRIALS", ((1, 0.0),))
+    monkeypatch.setattr(readers, "SEARCHED", "digits")
     retrained = training.train(training.configure("digits", "smoke", without=("three",)))
     rows = readers.rows_of(smoke, [3], {3: retrained}, lambda text: None)
     value = {(r["method"], r.get("split"), r["metric"]): r["value"] for r in rows}
@@ -58,10 +60,10 @@ def test_the_rule_takes_the_cheapest_of_those_a_refit_cannot_read():
     assert readers.chosen([r for r in rows if r["method"] != "guarded-8-0.1"]) == "guarded-1-0"
 
 
-def test_many_classes_have_the_chosen_setting_alone():
+def test_other_sets_have_the_chosen_setting_alone():
     setting = guarding.GuardOptions()
-    assert list(readers.trials(setting, 100).values()) == [setting]
-    ten = readers.trials(setting, 10)
+    assert list(readers.trials(setting, "cifar100").values()) == [setting]
+    ten = readers.trials(setting, "cifar10")
     assert setting in ten.values() and len(ten) == len(set(readers.TRIALS))
     assert ten["guarded-8-0.05"] == dataclasses.replace(setting, pairs=8, reader=0.05)
 
@@ -71,3 +73,13 @@ def test_wrong_words_are_told_in_a_line():
         readers.main("mnist", "x.safetensors")
     with pytest.raises(SystemExit, match="expected a number from 1"):
         readers.main("digits", "x.safetensors", "0")
+
+
+def test_the_setting_in_use_is_the_one_that_the_rule_took():
+    found = list((paths.root() / "data/results/cifar10/laptop").glob("readers-*.json"))
+    record = json.loads(found[0].read_text())
+    setting = guarding.GuardOptions()
+    assert len(found) == 1
+    assert readers.chosen(record["rows"]) == readers.name_of(setting.pairs, setting.reader)
+    told = guarding.GuardOptions.of_told(record["extra"]["options"])
+    assert dataclasses.replace(told, reader=setting.reader, pairs=setting.pairs) == setting
