@@ -305,8 +305,8 @@ def test_readers_are_paired_with_the_retrained_networks(use):
         rows += readers_rows("guarded-8-0.1", name, 0.1, -1.0)
         if name != "frog":
             rows += readers_rows("retrained", name, 0.05, -0.5)
-            rows += [artifacts.row(m, "recall-t4-mlp", 0.1 * scale, forget=name)
-                     for m in ("retrained", "guarded-32-0.1")]
+            rows += [artifacts.row(m, f"recall-t4-{k}", 0.1 * scale, forget=name)
+                     for m in ("retrained", "guarded-32-0.1") for k in ("mlp", "probe-layer1")]
         rows.append(artifacts.row("guarded-32-0.1", "time-prepare", 10.0 * scale, "s", forget=name))
     rows += [artifacts.row("guarded-32-0.1", k, v, u) for k, v, u in (("time-edit", 0.002, "s"),
                                                                      ("size-stored", 64, "bytes"))]
@@ -314,7 +314,9 @@ def test_readers_are_paired_with_the_retrained_networks(use):
     assert findings.readers("digits") is None
     told = findings.readers("cifar10")
     assert (told["n"], told["of"], told["chosen"]) == (2, 3, "guarded-32-0.1")
-    assert told["others"] == {"mlp": pytest.approx({"retrained": 0.2, "guarded-32-0.1": 0.2})}
+    means = pytest.approx({"retrained": 0.2, "guarded-32-0.1": 0.2})
+    assert told["others"] == {"mlp": means, "probe-layer1": means}
+    assert told["depths"] == ["probe-layer1"]
     names = [t["method"] for t in told["trials"]]
     assert names == ["original", "guarded-8-0.1", "guarded-32-0.1", "retrained"]
     trial = told["trials"][2]

@@ -303,7 +303,8 @@ def readers(dataset: str) -> dict | None:
     Returns:
         None where nothing was measured, else `width`, `n` classes whose retrained network is there,
         `of`, the number of all that were fitted, `trials` (`_trial`, in the order of the record),
-        the name of the `chosen` one, and `others`: metric -> method -> mean over the `n`.
+        the name of the `chosen` one, `others`: metric -> method -> mean over the `n`, and `depths`,
+        those of these metrics that are a linear classifier's at a depth.
     """
     found = [r for r in book.records()
              if r["stage"] == "readers" and r["parameters"]["dataset"] == dataset]
@@ -321,6 +322,7 @@ def readers(dataset: str) -> dict | None:
     return {"width": found[-1]["parameters"]["width"], "n": len(references),
             "of": len({r["forget"] for r in rows if "forget" in r}), "chosen": looked[0],
             "trials": [_trial(rows, m, references) for m in sorted(methods, key=_order)],
+            "depths": [k for k in other if k.startswith("probe-")],
             "others": {k: {m: statistics.fmean(v) for m, v in by_method.items()}
                        for k, by_method in other.items()}}
 
