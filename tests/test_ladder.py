@@ -4,7 +4,7 @@ import json
 import pytest
 import torch
 
-from softprune import artifacts, evaluation, ladder, models, paths, pruning, requests
+from softprune import artifacts, evaluation, guarding, ladder, models, paths, pruning, requests
 from softprune.errors import UserError
 
 QUICK = {"steps": 60, "rate": 0.1, "rounds": 3, "pool": 400}
@@ -331,13 +331,17 @@ def test_a_reader_counts_every_class_the_same_and_learns_what_it_is_shown():
     assert asked.grad.abs().sum() > 0
 
 
-def test_gates_fitted_against_a_reader_are_harder_to_read(smoke):
+def test_what_is_fitted_against_a_reader_is_harder_to_read(smoke):
     plain = dataclasses.replace(ladder.options("best", "digits"), **QUICK | {"steps": 150})
     against = dataclasses.replace(plain, reader=0.3, most=3.0)
     assert "reader" not in plain.told() and against.told()["reader"] == 0.3
+    guard = guarding.Guard(smoke.model, smoke.images, guarding.GuardOptions(
+        steps=150, pairs=8, pool=2000, rounds=1, reader=0.3))
     fitter = ladder.Fitter(smoke.model, smoke.images, plain)
-    found = {o: smoke.refit_recall(fitter.turned(o).fit((3,)), (3,)) for o in (plain, against)}
-    assert found[against] < found[plain]
+    fitters = [fitter, fitter.turned(against), guard]
+    # a class of this small network has fifty test images: one alone tells little
+    found = [sum(smoke.refit_recall(f.fit((c,)), (c,)) for c in range(1, 7)) / 6 for f in fitters]
+    assert max(found[1:]) < found[0] - 0.01
 
 
 def test_the_audits_gates_are_of_the_base_and_of_the_weights_that_ship():
