@@ -1,7 +1,7 @@
 """Can a class be taken out of the features, and at what price? The page quotes these records.
 
     python benchmarks/readers.py cifar10 data/checkpoints/cifar10/laptop/NAME.safetensors
-    python benchmarks/readers.py cifar100 data/checkpoints/cifar100/laptop/NAME.safetensors 5
+    python benchmarks/readers.py cifar100 data/checkpoints/cifar100/laptop/NAME.safetensors 10
 
 For every N-th class (by default all) and every one whose retrained reference is here: `best`, and
 directions guarded against a *reader* (`guarding`), beside the original and the network that never
