@@ -314,6 +314,7 @@ def test_readers_are_paired_with_the_retrained_networks(use):
     assert findings.readers("digits") is None
     told = findings.readers("cifar10")
     assert (told["n"], told["of"], told["chosen"]) == (2, 3, "guarded-32-0.1")
+    assert told["setting-of"] == "cifar10"
     means = pytest.approx({"retrained": 0.2, "guarded-32-0.1": 0.2})
     assert told["others"] == {"mlp": means, "probe-layer1": means}
     assert told["depths"] == ["probe-layer1"]

@@ -15,8 +15,7 @@ import readers
 def test_every_trial_stands_beside_the_original_and_the_retrained_network(smoke, monkeypatch):
     chosen = guarding.GuardOptions(steps=60, rounds=1, pairs=4, pool=400)
     monkeypatch.setattr(guarding, "options", lambda dataset, profile: chosen)
-    monkeypatch.setattr(readers, "TRIALS", ((1, 0.0),))
-    monkeypatch.setattr(readers, "SEARCHED", "digits")
+    monkeypatch.setattr(readers, "TRIALS", {"digits": ((1, 0.0), (4, chosen.reader))})
     retrained = training.train(training.configure("digits", "smoke", without=("three",)))
     rows = readers.rows_of(smoke, [3], {3: retrained}, lambda text: None)
     value = {(r["method"], r.get("split"), r["metric"]): r["value"] for r in rows}
@@ -60,11 +59,11 @@ def test_the_rule_takes_the_cheapest_of_those_a_refit_cannot_read():
     assert readers.chosen([r for r in rows if r["method"] != "guarded-8-0.1"]) == "guarded-1-0"
 
 
-def test_other_sets_have_the_chosen_setting_alone():
+def test_sets_without_trials_have_the_setting_alone():
     setting = guarding.GuardOptions()
-    assert list(readers.trials(setting, "cifar100").values()) == [setting]
+    assert list(readers.trials(setting, "digits").values()) == [setting]
     ten = readers.trials(setting, "cifar10")
-    assert setting in ten.values() and len(ten) == len(set(readers.TRIALS))
+    assert setting in ten.values() and len(ten) == len(set(readers.TRIALS["cifar10"]))
     assert ten["guarded-8-0.05"] == dataclasses.replace(setting, pairs=8, reader=0.05)
 
 
@@ -75,11 +74,28 @@ def test_wrong_words_are_told_in_a_line():
         readers.main("digits", "x.safetensors", "0")
 
 
-def test_the_setting_in_use_is_the_one_that_the_rule_took():
-    found = list((paths.root() / "data/results/cifar10/laptop").glob("readers-*.json"))
+@pytest.mark.parametrize("dataset", sorted(guarding.chosen()))
+def test_the_setting_in_use_is_the_one_that_the_rule_took(dataset):
+    assert dataset in readers.TRIALS
+    entry = guarding.chosen()[dataset]
+    found = list((paths.root() / f"data/results/{dataset}/laptop").glob("readers-*.json"))
     record = json.loads(found[0].read_text())
-    setting = guarding.GuardOptions()
-    assert len(found) == 1
+    setting = guarding.options(dataset, "laptop")
+    assert [entry["record"]] == [json.loads(p.read_text())["key"] for p in found]
     assert readers.chosen(record["rows"]) == readers.name_of(setting.pairs, setting.reader)
     told = guarding.GuardOptions.of_told(record["extra"]["options"])
     assert dataclasses.replace(told, reader=setting.reader, pairs=setting.pairs) == setting
+
+
+def test_a_choice_is_written_beside_the_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "root", lambda: tmp_path)
+    (tmp_path / "data").mkdir()
+    assert guarding.options("cifar10") == guarding.GuardOptions(), "nothing was chosen"
+    one = dataclasses.replace(guarding.GuardOptions(), pairs=1, reader=0.01)
+    guarding.remember("cifar100", one, "abc")
+    guarding.remember("cifar10/paper", dataclasses.replace(one, pairs=2), "def")
+    assert guarding.chosen()["cifar100"] == {"set": {"pairs": 1, "reader": 0.01}, "record": "abc"}
+    # a profile's own choice before the set's, and a set of many classes as CIFAR-100
+    assert [guarding.options(*of).pairs for of in (
+        ("cifar100", "laptop"), ("tiny-imagenet-200", "laptop"), ("cifar10", "paper"),
+        ("cifar10", "laptop"), ("digits", "laptop"))] == [1, 1, 2, 32, 32]

@@ -272,8 +272,8 @@ def _bench(config):
 def _fit(arguments) -> None:
     choose("rung", arguments.rung, ("calibrated", "best", "guarded"))
     if arguments.choose and arguments.rung == "guarded":
-        raise UserError("--choose: guarded directions have one setting for all data sets; expected "
-                        "--rung calibrated or best")
+        raise UserError("--choose: expected --rung calibrated or best; guarded directions are "
+                        "chosen beside retrained networks, type `python benchmarks/readers.py`")
     _check_every(arguments.every)
     bench = _bench(_configuration(arguments, arguments.classes))
     if arguments.choose:

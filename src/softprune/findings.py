@@ -4,7 +4,17 @@ import dataclasses
 import json
 import statistics
 
-from softprune import book, catalog, choosing, ladder, notebooks, paths, profiles, requests
+from softprune import (
+    book,
+    catalog,
+    choosing,
+    guarding,
+    ladder,
+    notebooks,
+    paths,
+    profiles,
+    requests,
+)
 from softprune.errors import UserError
 
 METHODS = ("soft", "hard", *ladder.RUNGS)
@@ -301,8 +311,9 @@ def readers(dataset: str) -> dict | None:
     """Directions guarded against a reader, beside `best`, the original and retrained networks.
 
     Returns:
-        None where nothing was measured, else `width`, `n` classes whose retrained network is there,
-        `of`, the number of all that were fitted, `trials` (`_trial`, in the order of the record),
+        None where nothing was measured, else `width`, `setting-of`, the data set that the setting
+        was chosen on, `n` classes whose retrained network is there, `of`, the number of all that
+        were fitted, `trials` (`_trial`, in the order of the record),
         the name of the `chosen` one, `others`: metric -> method -> mean over the `n`, and `depths`,
         those of these metrics that are a linear classifier's at a depth.
     """
@@ -319,7 +330,9 @@ def readers(dataset: str) -> dict | None:
             by_method.setdefault(r["method"], []).append(r["value"])
     methods = list(dict.fromkeys(r["method"] for r in rows))
     looked = [m for m in methods if m.startswith("guarded") and m in other["mlp"]]
+    own = dataset in guarding.chosen()
     return {"width": found[-1]["parameters"]["width"], "n": len(references),
+            "setting-of": dataset if own else guarding.LIKE.get(dataset, "cifar10"),
             "of": len({r["forget"] for r in rows if "forget" in r}), "chosen": looked[0],
             "trials": [_trial(rows, m, references) for m in sorted(methods, key=_order)],
             "depths": [k for k in other if k.startswith("probe-")],

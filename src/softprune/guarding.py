@@ -24,15 +24,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from softprune import artifacts, evaluation, ladder, pruning, requests
+from softprune import artifacts, evaluation, ladder, paths, profiles, pruning, requests
 
 RUNG = "guarded"
 
 
 @dataclass(frozen=True, kw_only=True)
 class GuardOptions(ladder.FitOptions):
-    """How guarded directions are fitted: one setting, from validation images of CIFAR-10
-    (`benchmarks/readers.py`), with the blends that a data set's `best` has (`options`)."""
+    """How guarded directions are fitted; `options` has the setting of a data set."""
 
     # u, v a site and class
     pairs: int = 32
@@ -52,10 +51,39 @@ class GuardOptions(ladder.FitOptions):
         """Blends may be kept here: the reader learns on the other images alone."""
 
 
+# sets without a choice of their own that take another's than CIFAR-10's, which the defaults are:
+# of many classes a gentler reader takes as much
+LIKE = {"tiny-imagenet-200": "cifar100"}
+
+
 def options(dataset: str, profile: str = "") -> GuardOptions:
-    """The setting for a data set."""
+    """The setting for a data set, with the blends that its `best` has.
+
+    `data/guarded.json` holds the pairs and the reader's weight that `benchmarks/readers.py` chose
+    on the validation split, for sets that have retrained networks to choose by.
+    """
+    found = chosen()
+    entries = (profiles.chosen_under(dataset, profile), dataset, LIKE.get(dataset))
+    changed = next((found[e]["set"] for e in entries if e in found), {})
     own = ladder.options("best", dataset, profile)
-    return dataclasses.replace(GuardOptions(), blend=own.blend)
+    return dataclasses.replace(GuardOptions(), blend=own.blend, **changed)
+
+
+def chosen() -> dict[str, dict]:
+    """`data/guarded.json`: data set -> `set` (pairs, reader) and `record` (its key)."""
+    path = paths.root() / "data" / "guarded.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def remember(entry: str, taken: GuardOptions, key: str) -> None:
+    """Write a choice into `data/guarded.json`, beside those of other sets.
+
+    Args:
+        entry: of `profiles.chosen_under`.
+        key: of the run record that it was chosen from.
+    """
+    now = {"set": {"pairs": taken.pairs, "reader": taken.reader}, "record": key}
+    artifacts.write_json(paths.root() / "data" / "guarded.json", chosen() | {entry: now})
 
 
 class Guard(ladder.Fitter):
