@@ -390,6 +390,43 @@ def compare(dataset: str, width: int, level: float = 5.0) -> list[dict]:
     return made
 
 
+def by_score(dataset: str, width: int, gate: str, level: float = 5.0) -> dict[str, dict]:
+    """score -> penalty -> its cheapest point at `level` percent forgetting, None where none is.
+
+    Penalties and their strengths are those of `compare`.
+    """
+    table = ablation(dataset, width, gate=gate)
+    own = [(r["penalty"], r["strength"]) for r in compare(dataset, width, level)]
+    return {score: {penalty: at_forgetting(
+        [p for p in table if (p["score"], p["penalty"], p["strength"]) == (score, penalty, lam)],
+        level) for penalty, lam in own} for score in dict.fromkeys(p["score"] for p in table)}
+
+
+def effects(dataset: str, width: int, penalty: str) -> dict[str, list[str]]:
+    """What training with a penalty changes, over all scores but `random` and both gates.
+
+    Returns:
+        Names "score, gate" by what happened at 5 % forgetting: it costs the others `less` or `more`
+        than without a penalty, with intervals over seeds that do not meet, or they `meet`; `only`
+        it reaches so little, or `never` it does but the unpenalised network; `neither`.
+    """
+    made: dict[str, list[str]] = {k: [] for k in ("less", "more", "meet", "only", "never",
+                                                  "neither")}
+    for gate in ("hard", "rank"):
+        for score, points in by_score(dataset, width, gate).items():
+            if score == "random":
+                continue
+            a, b = points[penalty], points["none"]
+            if not (a and b):
+                kind = "only" if a else "never" if b else "neither"
+            elif a["change-low"] > b["change-high"]:
+                kind = "less"
+            else:
+                kind = "more" if a["change-high"] < b["change-low"] else "meet"
+            made[kind].append(f"{score}, {gate}")
+    return made
+
+
 def by_strength(dataset: str, width: int, penalty: str = "so", level: float = 5.0) -> list[dict]:
     """`difference` with hard gates at `level` percent forgetting, a row a strength that was swept.
 
@@ -449,6 +486,23 @@ def ablation_picture(dataset: str, width: int, path: Path) -> str:
     return alt
 
 
+def scores_picture(dataset: str, width: int, path: Path, penalty: str = "so") -> str:
+    """Curves of every score on networks trained with `penalty`, hard and soft gates side by side;
+    returns the alt text."""
+    from softprune import plots
+
+    lam = next(r["strength"] for r in compare(dataset, width) if r["penalty"] == penalty)
+    panels: dict[str, dict[str, list[dict]]] = {}
+    for gate, title in (("hard", "closed (hard)"), ("rank", "attenuated (rank)")):
+        for p in ablation(dataset, width, penalty=penalty, strength=lam, gate=gate):
+            panels.setdefault(title, {}).setdefault(p["score"], []).append(
+                {"forgotten": p["forgotten"], "change": p["change"], "low": p["change-low"],
+                 "high": p["change-high"]})
+    figure, alt = plots.panels_at_equal_forgetting(panels)
+    plots.save(figure, path)
+    return alt
+
+
 def render(source: Path, target: Path, edition: str = "student") -> None:
     """Copy `source` to `target`, filling every page's numbers in.
 
@@ -467,6 +521,8 @@ def render(source: Path, target: Path, edition: str = "student") -> None:
     swept = {d: w for d, w in SWEPT.items() if rows(stage="sweep", dataset=d, width=w)}
     alts |= {f"ablation-{d}": ablation_picture(d, w, target / "images" / f"ablation-{d}.png")
              for d, w in swept.items()}
+    alts |= {f"scores-{d}": scores_picture(d, w, target / "images" / f"scores-{d}.png")
+             for d, w in swept.items()}
     from softprune import comparisons  # it reads this module
 
     alts |= comparisons.pictures(target / "images")
@@ -482,7 +538,7 @@ def render(source: Path, target: Path, edition: str = "student") -> None:
         "claims": claims, "paper": paper, "catalog": catalog.catalog(), "alts": alts,
         "identity": identity, "page_key": page_key, "in_turn": in_turn, "request": request,
         "has": has, "ablation": ablation, "compare": compare, "swept": swept,
-        "by_strength": by_strength,
+        "by_strength": by_strength, "by_score": by_score, "effects": effects,
         "mean_of": mean_of, "beside": beside, "between": between, "audited": audited,
         "inside_turn": inside_turn, "edition": edition, "assignments": editions.assignments,
         "mistakes": editions.mistakes, "sliders": sliders,

@@ -250,6 +250,26 @@ def curves_at_equal_forgetting(groups: dict[str, list[dict]]):
         groups: name -> dicts `forgotten`, `change`, `low`, `high` in points, by fraction.
     """
     figure, axis = _figure(1, 6.8, 4.2)
+    _curves(axis, groups)
+    axis.set_ylabel("other classes' change (points)")
+    axis.legend(frameon=False, fontsize="small")
+    return figure, f"Forgetting against retention, mean over seeds. {_reached(groups)}."
+
+
+def panels_at_equal_forgetting(panels: dict[str, dict[str, list[dict]]]):
+    """The same as `curves_at_equal_forgetting`, a panel a title, all with the same groups."""
+    figure, axes = _figure(len(panels), 7.6, 3.6)
+    for axis, (title, groups) in zip(axes, panels.items(), strict=True):
+        _curves(axis, groups)
+        axis.set_title(title, fontsize="medium")
+    axes[0].set_ylabel("other classes' change (points)")
+    axes[-1].legend(frameon=False, fontsize="small")
+    parts = [f"{title}: {_reached(groups)}" for title, groups in panels.items()]
+    return figure, f"Forgetting against retention, mean over seeds. {'. '.join(parts)}."
+
+
+def _curves(axis, groups: dict[str, list[dict]]) -> None:
+    """One panel: a line a group, with its band."""
     palette = sns.color_palette("colorblind", len(groups))
     for (name, points), colour in zip(groups.items(), palette, strict=True):
         x = [p["forgotten"] for p in points]
@@ -259,16 +279,18 @@ def curves_at_equal_forgetting(groups: dict[str, list[dict]]):
     axis.axhline(0, color=GREY, lw=0.8)
     useful = [p["change"] for pts in groups.values() for p in pts if p["forgotten"] > 1]
     low = min(useful, default=-5)
-    axis.set(xlabel="forgotten class still right (%)", ylabel="other classes' change (points)",
-             ylim=(max(low, -12) - 0.5, 1.5))
+    axis.set(xlabel="forgotten class still right (%)", ylim=(max(low, -12) - 0.5, 1.5))
     axis.set_xscale("symlog", linthresh=1)
     axis.set_xlim(-0.05, 105)
-    axis.legend(frameon=False, fontsize="small")
+
+
+def _reached(groups: dict[str, list[dict]]) -> str:
+    """In words, for those who do not see it: how far each line goes, and at what price."""
     parts = []
     for name, points in groups.items():
         best = min(points, key=lambda p: p["forgotten"])
         parts.append(f"{name} reaches {best['forgotten']:.1f} percent at {best['change']:+.2f}")
-    return figure, "Forgetting against retention, mean over seeds. " + "; ".join(parts) + "."
+    return "; ".join(parts)
 
 
 def requests_in_time(arrived: dict[str, list[dict]]):
