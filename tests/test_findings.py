@@ -287,6 +287,40 @@ def test_a_seeds_record_without_a_number_is_named(use):
         findings.networks("cifar10")
 
 
+def swept(gate, score, penalty, seed, forgotten, change, fraction=0.1):
+    told = {"forgotten-mean": forgotten, "change-mean": change}
+    method = "hard" if gate == "hard" else "soft"
+    return made("sweep", f"{gate}{score}{penalty}{seed}{fraction}", [
+        artifacts.row(method, f"all-classes-{k}", v, "points", gate=gate, score=score,
+                      fraction=fraction) for k, v in told.items()],
+        penalty=penalty, seed=seed, strength=0.01 if penalty == "so" else 0.0)
+
+
+def test_what_a_penalty_changes_over_scores_and_gates(use):
+    records = []
+    for seed in (0, 1):
+        near = 0.1 * seed
+        records += [swept("hard", "difference", "so", seed, 4, -1 + near),
+                    swept("hard", "difference", "none", seed, 4, -5 + near),
+                    swept("hard", "margin", "so", seed, 4, -1 + near),
+                    swept("hard", "margin", "none", seed, 4, -1 + near),
+                    swept("hard", "random", "so", seed, 90, 0),
+                    swept("hard", "random", "none", seed, 90, 0),
+                    swept("rank", "difference", "so", seed, 5, -2),
+                    swept("rank", "difference", "none", seed, 6, 0),
+                    swept("rank", "margin", "so", seed, 40, 0),
+                    swept("rank", "margin", "none", seed, 50, 0)]
+    use(records)
+    hard = book.by_score("cifar10", 16, "hard")
+    assert list(hard) == ["difference", "margin", "random"]
+    assert hard["difference"]["so"]["change"] == pytest.approx(-0.95)
+    assert hard["random"] == {"so": None, "none": None}
+    assert book.effects("cifar10", 16, "so") == {
+        "less": ["difference, hard"], "more": [], "meet": ["margin, hard"],
+        "only": ["difference, rank"], "never": [], "neither": ["margin, rank"]}
+    assert book.effects("cifar10", 16, "none")["meet"] == ["difference, hard", "margin, hard"]
+
+
 def readers_rows(method, name, refit, change, accuracy=0.0):
     rows = []
     for split in ("validation", "test"):
@@ -331,6 +365,43 @@ def test_readers_are_paired_with_the_retrained_networks(use):
     assert told["trials"][3]["test"]["refit-gap"] == (0.0, 0.0, 0.0)
     assert (trial["edit"], trial["bytes"]) == (0.002, 64) and told["trials"][0]["edit"] is None
     assert told["trials"][0]["pairs"] is None and told["trials"][0]["seconds"] is None
+
+
+def test_the_bars_that_a_retrained_network_sets(use):
+    rows = []
+    for name, scale in (("cat", 1), ("dog", 2)):
+        rows += readers_rows("best", name, 0.5 + 0.01 * scale, 0.1)
+        rows += readers_rows("guarded-1-0.1", name, 0.2, -0.5 - 0.01 * scale)
+        rows += readers_rows("guarded-8-0.1", name, 0.9, -0.9)  # not the chosen one
+        rows += readers_rows("retrained", name, 0.3 + 0.01 * scale, 0.0)
+        rows.append(artifacts.row("guarded-1-0.1", "recall-t4-mlp", 0.1, forget=name))
+    use([made("readers", "a", rows)])
+    best, guarded = findings.beside_bars("cifar10")
+    assert (best["edit"], best["n"], guarded["edit"]) == ("best", 2, "guarded")
+    assert best["refit"] == pytest.approx((20, 20, 20)) and best["others-verdict"] == "holds"
+    assert best["refit-verdict"] == "does not hold: hidden in part"
+    assert guarded["others"][0] == pytest.approx(-0.515)
+    assert guarded["others-verdict"] == "does not hold"
+    assert guarded["refit-verdict"] == "holds, and takes more than retraining does"
+    assert findings.beside_bars("digits") == []
+
+
+@pytest.mark.parametrize("gap, verdict", [
+    ((-0.25, -0.30, -0.20), "holds"),
+    ((-0.25, -0.40, -0.10), "holds on average, the interval leaves it open"),
+    ((-0.35, -0.40, -0.30), "does not hold on average, the interval leaves it open"),
+    ((-0.40, -0.45, -0.31), "does not hold")])
+def test_how_far_the_others_may_lie_below(gap, verdict):
+    assert findings.near(gap) == verdict
+
+
+@pytest.mark.parametrize("gap, verdict", [
+    ((5.0, 0.1, 9.9), "does not hold: hidden in part"),
+    ((5.0, -1.0, 11.0), "more on average, which may be chance"), ((0.0, 0.0, 0.0), "holds"),
+    ((-1.0, -3.0, 1.0), "holds"),
+    ((-4.0, -6.0, -2.0), "holds, and takes more than retraining does")])
+def test_what_a_refit_may_find(gap, verdict):
+    assert findings.hidden(gap) == verdict
 
 
 def test_the_end_of_a_sequence_of_requests(use, monkeypatch):

@@ -340,6 +340,60 @@ def readers(dataset: str) -> dict | None:
                        for k, by_method in other.items()}}
 
 
+NEAR = 0.3  # points that the others may lie below a retrained network
+
+
+def beside_bars(dataset: str) -> list[dict]:
+    """`best` and `guarded` against the two bars that a retrained network sets, over the classes
+    that one is there for.
+
+    Returns:
+        Dicts with `edit`, `n` classes, and in points less the retrained network, (mean, low,
+        high), `others` and `refit`, each with a verdict: `others-verdict`, `refit-verdict`.
+    """
+    found = readers(dataset)
+    if not found:
+        return []
+    made = []
+    for t in (t for t in found["trials"] if t["method"] in ("best", found["chosen"])):
+        others, refit = t["test"]["change-gap"], t["test"]["refit-gap"]
+        made.append({"edit": "guarded" if t["pairs"] else "best", "n": found["n"],
+                     "others": others, "refit": refit,
+                     "others-verdict": near(others), "refit-verdict": hidden(refit)})
+    return made
+
+
+def near(gap: tuple[float, float, float]) -> str:
+    """Whether the others lie at most `NEAR` points below the retrained networks: a verdict.
+
+    Example:
+        >>> near((-0.1, -0.2, 0.0)), near((-0.5, -0.7, -0.4))
+        ('holds', 'does not hold')
+    """
+    mean, low, high = gap
+    if low >= -NEAR:
+        return "holds"
+    if high < -NEAR:
+        return "does not hold"
+    verdict = "holds" if mean >= -NEAR else "does not hold"
+    return f"{verdict} on average, the interval leaves it open"
+
+
+def hidden(gap: tuple[float, float, float]) -> str:
+    """Whether a refit finds more of the class than in the retrained networks: a verdict.
+
+    Example:
+        >>> hidden((15.0, 12.0, 18.0)), hidden((-1.0, -3.0, 1.0))
+        ('does not hold: hidden in part', 'holds')
+    """
+    mean, low, high = gap
+    if low > 0:
+        return "does not hold: hidden in part"
+    if high < 0:
+        return "holds, and takes more than retraining does"
+    return "holds" if mean <= 0 else "more on average, which may be chance"
+
+
 def _order(method: str) -> tuple:
     """The original and `best` first, the retrained networks last, trials by pairs and weight."""
     if method.startswith("guarded-"):
@@ -540,7 +594,8 @@ def helpers() -> dict:
             "beside_retrained": beside_retrained, "networks": networks, "refitted": refitted,
             "over_references": over_references,
             "sequence_ends": sequence_ends, "searched": searched, "trials_meet": trials_meet,
-            "side_by_side": side_by_side, "readers": readers, "directions": directions,
+            "side_by_side": side_by_side, "readers": readers,
+            "beside_bars": beside_bars, "near": near, "directions": directions,
             "fits": fits, "met": met,
             "wider": wider, "older_pages": older_pages, "older_note": older_note,
             "front_table": front_table, "present": present,
