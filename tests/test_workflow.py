@@ -32,7 +32,8 @@ def test_training_options_of_the_matrix_make_a_configuration():
     for job in matrix.jobs("laptop"):
         arguments = cli.build_parser().parse_args(job.command.split()[1:])
         if job.command.split()[1] == "train":
-            fields = {"width": int, "epochs": int, "seed": int, "strength": float}
+            fields = {"strength": float} | dict.fromkeys(
+                ("width", "epochs", "seed", "pad", "cutout"), int)
             values = {k: fields.get(k, str)(v) for k, v in
                       cli.assignments(arguments.parameters).items()}
             config = training.configure(arguments.dataset, "laptop", **values)
@@ -43,3 +44,28 @@ def test_a_paper_run_never_takes_the_laptops_shortcuts():
     texts = [j.command for j in matrix.jobs("paper") if " train " in j.command]
     assert texts and not any("epochs=" in t for t in texts)
     assert all("--profile paper" in t for t in texts)
+
+
+def test_every_published_training_is_in_the_matrix():
+    """What stands in the run records can be made again: all but a few first lengths of recipes."""
+    import json
+
+    from softprune import training
+
+    known = set()
+    for job in matrix.jobs("laptop"):
+        if job.command.split()[1] == "train":
+            told = cli.build_parser().parse_args(job.command.split()[1:])
+            values = {k: v if k in ("architecture", "penalty") else json.loads(v)
+                      for k, v in cli.assignments(told.parameters).items()}
+            without = tuple(told.without.split(",")) if isinstance(told.without, str) else tuple(
+                told.without or ())
+            known.add(json.dumps(training.configure(told.dataset, "laptop", without=without,
+                                                    **values).as_dict(), sort_keys=True))
+    shorter = {("cifar10", "resnet18", 20), ("cifar10", "resnet18", 40), ("cifar10", "vgg16", 32),
+               ("cifar100", "resnet18", 20)}
+    records = [json.loads(p.read_text())["parameters"]
+               for p in (paths.root() / "data" / "results").glob("*/laptop/train-*.json")]
+    missing = [p for p in records if json.dumps(p, sort_keys=True) not in known
+               and (p["dataset"], p["architecture"], p["epochs"]) not in shorter]
+    assert not missing
