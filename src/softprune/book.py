@@ -55,6 +55,14 @@ def pct(value: float, digits: int = 1) -> str:
     return f"{100 * value:.{digits}f} %"
 
 
+@functools.cache
+def class_names(dataset: str) -> list[str]:
+    """A set's classes, in the order of their indices, from a committed checkpoint's sidecar."""
+    folder = paths.root() / "data" / "checkpoints" / dataset
+    found = next(p for p in sorted(folder.glob("*/*.json")) if "-without-" not in p.name)
+    return artifacts.read_sidecar(found.with_suffix(".safetensors"))["class_names"]
+
+
 def pages() -> list[str]:
     """Data sets with all four pages published, digits first."""
     order = list(catalog.catalog())
@@ -546,7 +554,8 @@ def render(source: Path, target: Path, edition: str = "student") -> None:
         "claims": claims, "paper": paper, "catalog": catalog.catalog(), "alts": alts,
         "identity": identity, "page_key": page_key, "in_turn": in_turn, "request": request,
         "has": has, "ablation": ablation, "compare": compare, "swept": swept,
-        "by_strength": by_strength, "by_score": by_score, "effects": effects,
+        "class_names": class_names, "by_strength": by_strength,
+        "by_score": by_score, "effects": effects,
         "mean_of": mean_of, "beside": beside, "between": between, "audited": audited,
         "inside_turn": inside_turn, "edition": edition, "assignments": editions.assignments,
         "mistakes": editions.mistakes, "sliders": sliders,
