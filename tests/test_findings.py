@@ -230,15 +230,17 @@ def test_pages_made_with_an_earlier_setting_are_named(monkeypatch, tmp_path):
 
 def test_a_recipe_is_judged_by_its_longest_training_of_its_own_width_and_penalty(use):
     def trained(key, value, **parameters):
-        return made("train", key, [artifacts.row("original", "accuracy", value, split="test",
-                                                 n=200)], without=[], **parameters)
+        rows = [artifacts.row("original", "accuracy", value, split="test", n=200),
+                artifacts.row("original", "time-train", 300.0, "s")]
+        return made("train", key, rows, without=[], **parameters)
 
     use([trained("short", 0.95, width=32, epochs=20), trained("long", 0.93, width=32, epochs=40),
          trained("narrow", 0.99, epochs=60), trained("none", 0.98, width=32, penalty="none"),
          trained("vgg", 0.92, width=32, epochs=60, architecture="vgg16")])
     found = {(r["dataset"], r["profile"], r["architecture"]): (r["reached"], r["epochs"])
              for r in findings.recipes()}
-    assert {r["n"] for r in findings.recipes()} == {200, None}
+    assert {(r["n"], r["minutes"], r["device"]) for r in findings.recipes()} == {
+        (200, 5.0, "cpu"), (None, None, None)}
     assert found["cifar10", "laptop", "resnet18"] == (0.93, 40)
     assert found["cifar10", "laptop", "vgg16"] == (0.92, 60)
     assert found["cifar10", "paper", "resnet18"] == (None, None)

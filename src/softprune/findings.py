@@ -54,7 +54,8 @@ def recipes() -> list[dict]:
 
     Returns:
         Dicts with `dataset`, `profile`, `architecture`, `goal` (a share), `reached` (test
-        accuracy), `n` (test images) and `epochs`, all None where the recipe was never trained.
+        accuracy), `n` (test images), `epochs`, `minutes` by the clock and `device`, all None where
+        the recipe was never trained.
     """
     made = []
     for (dataset, profile, architecture), goal in profiles.GOALS.items():
@@ -64,11 +65,13 @@ def recipes() -> list[dict]:
         found = [r for r in book.records()
                  if r["stage"] == "train" and wanted.items() <= r["parameters"].items()]
         longest = max(found, key=lambda r: r["parameters"]["epochs"], default=None)
-        told = {"reached": None, "n": None, "epochs": None}
+        told = dict.fromkeys(("reached", "n", "epochs", "minutes", "device"))
         if longest:
             row = _row(longest, method="original", metric="accuracy", split="test")
             told = {"reached": row["value"], "n": row["n"],
-                    "epochs": longest["parameters"]["epochs"]}
+                    "epochs": longest["parameters"]["epochs"],
+                    "minutes": _row(longest, metric="time-train")["value"] / 60,
+                    "device": longest["provenance"]["device"]}
         made.append({"dataset": dataset, "profile": profile, "architecture": architecture,
                      "goal": goal, **told})
     return made
