@@ -262,6 +262,9 @@ def panels_at_equal_forgetting(panels: dict[str, dict[str, list[dict]]]):
     for axis, (title, groups) in zip(axes, panels.items(), strict=True):
         _curves(axis, groups)
         axis.set_title(title, fontsize="medium")
+    low = min(axis.get_ylim()[0] for axis in axes)
+    for axis in axes:  # to be compared, so of one height
+        axis.set_ylim(bottom=low)
     axes[0].set_ylabel("other classes' change (points)")
     axes[-1].legend(frameon=False, fontsize="small")
     parts = [f"{title}: {_reached(groups)}" for title, groups in panels.items()]
