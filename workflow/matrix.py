@@ -105,6 +105,11 @@ def jobs(profile: str = "laptop") -> list[Job]:
                                             if o["penalty"] in strengths else {}))
               for o in grid(penalty=["none", "so", "hard", "feature", "ocnn", "srip"],
                             seed=[0, 1, 2])]
+    # seconds each, so with seeds and for every penalty that has a strength
+    others = grid(penalty=list(strengths), strength=[1e-5, 1e-4, 1e-3, 1e-2, 1e-1], seed=[0, 1, 2])
+    digits += [train("digits", profile, {"penalty": o["penalty"], "seed": o["seed"],
+                                         "strength": o["strength"]})
+               for o in others if o["strength"] != strengths[o["penalty"]]]
     found += [*digits, *(after(j, "sweep") for j in digits)]
     # the full retrained row, seeds, the control, the other architecture, full width
     for cls in CLASSES[1:]:

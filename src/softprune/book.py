@@ -381,10 +381,16 @@ def at_forgetting(points: list[dict], level: float) -> dict | None:
     return max(within, key=lambda p: p["change"]) if within else None
 
 
+# the strength at which penalties are set side by side: where each was trained with every seed
+STRENGTHS = {"so": 0.01, "srip": 0.1, "ocnn": 0.01, "feature": 0.1}
+ORDER = ("none", *STRENGTHS, "hard")  # of rows and columns
+
+
 def compare(dataset: str, width: int, level: float = 5.0) -> list[dict]:
     """A row a penalty: what each way of pruning costs the others at `level` percent forgetting.
 
-    Strengths other than a penalty's first are left out: they have a table of their own.
+    A penalty has one strength here, that of `STRENGTHS`, or where it has none the one with all
+    seeds: the others have a table of their own.
     """
     table = ablation(dataset, width)
     ways = {
@@ -395,10 +401,12 @@ def compare(dataset: str, width: int, level: float = 5.0) -> list[dict]:
         "calibrated": {"method": "calibrated"},
     }
     made = []
-    for penalty in dict.fromkeys(p["penalty"] for p in table):
+    for penalty in sorted({p["penalty"] for p in table}, key=ORDER.index):
         mine = [p for p in table if p["penalty"] == penalty]
         n = max(p["n"] for p in mine)
-        mine = [p for p in mine if p["n"] == n]  # the strength that has all seeds
+        lam = STRENGTHS.get(penalty, next(p["strength"] for p in mine if p["n"] == n))
+        mine = [p for p in mine if p["strength"] == lam] or mine
+        n = max(p["n"] for p in mine)
         made.append({"penalty": penalty, "strength": mine[0]["strength"], "n": n} | {
             way: at_forgetting([p for p in mine if all(p[k] == v for k, v in where.items())],
                                level)
@@ -554,7 +562,7 @@ def render(source: Path, target: Path, edition: str = "student") -> None:
         "claims": claims, "paper": paper, "catalog": catalog.catalog(), "alts": alts,
         "identity": identity, "page_key": page_key, "in_turn": in_turn, "request": request,
         "has": has, "ablation": ablation, "compare": compare, "swept": swept,
-        "class_names": class_names, "by_strength": by_strength,
+        "penalties": ORDER, "class_names": class_names, "by_strength": by_strength,
         "by_score": by_score, "effects": effects,
         "mean_of": mean_of, "beside": beside, "between": between, "audited": audited,
         "inside_turn": inside_turn, "edition": edition, "assignments": editions.assignments,
