@@ -1,8 +1,9 @@
+import json
 import sys
 
 import pytest
 
-from softprune import cli, paths
+from softprune import book, cli, paths, training
 from softprune.profiles import PROFILES
 
 sys.path.insert(0, str(paths.root() / "workflow"))
@@ -26,18 +27,25 @@ def test_jobs_have_names_of_their_own_and_wait_only_for_earlier_ones(profile):
         seen.add(job.name)
 
 
-def test_training_options_of_the_matrix_make_a_configuration():
-    from softprune import training
-
-    for job in matrix.jobs("laptop"):
-        arguments = cli.build_parser().parse_args(job.command.split()[1:])
+def trained(profile):
+    """The configuration of every training in the matrix."""
+    kinds = {"strength": float} | dict.fromkeys(("width", "epochs", "seed", "pad", "cutout"), int)
+    for job in matrix.jobs(profile):
+        words = cli.build_parser().parse_args(job.command.split()[1:])
         if job.command.split()[1] == "train":
-            fields = {"strength": float} | dict.fromkeys(
-                ("width", "epochs", "seed", "pad", "cutout"), int)
-            values = {k: fields.get(k, str)(v) for k, v in
-                      cli.assignments(arguments.parameters).items()}
-            config = training.configure(arguments.dataset, "laptop", **values)
-            assert config.name
+            values = {k: kinds.get(k, str)(v) for k, v in
+                      cli.assignments(words.parameters).items()}
+            without = tuple(words.without.split(",")) if words.without else ()
+            yield training.configure(words.dataset, profile, without=without, **values)
+
+
+@pytest.mark.parametrize("profile", ["laptop", "paper"])
+def test_training_options_of_the_matrix_make_a_configuration(profile):
+    assert all(config.name for config in trained(profile))
+
+
+def test_the_strengths_are_those_of_the_ablations_page():
+    assert matrix.STRENGTHS == book.STRENGTHS
 
 
 def test_a_paper_run_never_takes_the_laptops_shortcuts():
@@ -48,24 +56,10 @@ def test_a_paper_run_never_takes_the_laptops_shortcuts():
 
 def test_every_published_training_is_in_the_matrix():
     """What stands in the run records can be made again: all but a few first lengths of recipes."""
-    import json
-
-    from softprune import training
-
-    known = set()
-    for job in matrix.jobs("laptop"):
-        if job.command.split()[1] == "train":
-            told = cli.build_parser().parse_args(job.command.split()[1:])
-            values = {k: v if k in ("architecture", "penalty") else json.loads(v)
-                      for k, v in cli.assignments(told.parameters).items()}
-            without = tuple(told.without.split(",")) if isinstance(told.without, str) else tuple(
-                told.without or ())
-            known.add(json.dumps(training.configure(told.dataset, "laptop", without=without,
-                                                    **values).as_dict(), sort_keys=True))
+    known = [config.as_dict() for config in trained("laptop")]
     shorter = {("cifar10", "resnet18", 20), ("cifar10", "resnet18", 40), ("cifar10", "vgg16", 32),
                ("cifar100", "resnet18", 20)}
     records = [json.loads(p.read_text())["parameters"]
                for p in (paths.root() / "data" / "results").glob("*/laptop/train-*.json")]
-    missing = [p for p in records if json.dumps(p, sort_keys=True) not in known
-               and (p["dataset"], p["architecture"], p["epochs"]) not in shorter]
-    assert not missing
+    assert not [p for p in records if p not in known
+                and (p["dataset"], p["architecture"], p["epochs"]) not in shorter]

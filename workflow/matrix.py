@@ -18,8 +18,11 @@ NARROW = {"cifar10": {"width": 16, "epochs": 14}, "cifar100": {"width": 16, "epo
 EVERY = {"cifar100": " --every 5", "tiny-imagenet-200": " --every 10"}
 # the half-width network's row has every class of CIFAR-100
 IN_TURN = {"tiny-imagenet-200": EVERY["tiny-imagenet-200"]}
-# two threads take it in less than the recipe's hour and a half
+# at the length of its recipe CIFAR-10 missed the goal that was set for it (`profiles.GOALS`)
 LONGER = {"cifar10": {"epochs": 60}}
+# where penalties stand side by side, as `book.STRENGTHS`, which this cannot import: workflows start
+# in an environment without the package
+STRENGTHS = {"so": 0.01, "ocnn": 0.01, "feature": 0.1, "srip": 0.1}
 SMALL = {"width": 8, "epochs": 5}  # for grids over penalties and seeds
 # the half-width checkpoint that travels with the book, without the long recipe's augmentation
 SHIPPED = {"width": 32, "epochs": 32, "pad": 2, "cutout": 0}
@@ -92,24 +95,23 @@ def jobs(profile: str = "laptop") -> list[Job]:
         found.append(Job(f"pages-cifar10-{stage}", f"softprune run {stage} --dataset cifar10 "
                          f"--profile {profile} -p forget=cat{values}", waits))
     # does orthogonality help? penalties x seeds, then strengths over five decades
-    strengths = {"so": 0.01, "ocnn": 0.01, "feature": 0.1, "srip": 0.1}
     for seed, penalty in itertools.product((0, 1, 2), ("none", "so", "hard", "feature", "ocnn")):
-        told = {"strength": strengths[penalty]} if penalty in strengths else {}
+        told = {"strength": STRENGTHS[penalty]} if penalty in STRENGTHS else {}
         found.append(train("cifar10", profile, small | {"penalty": penalty} | told
                            | {"seed": seed}))
     # 1.0 has no row: at the recipe's rate the loss is not a number within the first epoch
     for strength in (1e-5, 1e-4, 1e-3, 1e-1):
         found.append(train("cifar10", profile, small | {"penalty": "so", "strength": strength}))
     found += [after(j, "sweep") for j in found if f"width={small['width']}" in j.name]
-    digits = [train("digits", profile, o | ({"strength": strengths[o["penalty"]]}
-                                            if o["penalty"] in strengths else {}))
+    digits = [train("digits", profile, o | ({"strength": STRENGTHS[o["penalty"]]}
+                                            if o["penalty"] in STRENGTHS else {}))
               for o in grid(penalty=["none", "so", "hard", "feature", "ocnn", "srip"],
                             seed=[0, 1, 2])]
     # seconds each, so with seeds and for every penalty that has a strength
-    others = grid(penalty=list(strengths), strength=[1e-5, 1e-4, 1e-3, 1e-2, 1e-1], seed=[0, 1, 2])
+    others = grid(penalty=list(STRENGTHS), strength=[1e-5, 1e-4, 1e-3, 1e-2, 1e-1], seed=[0, 1, 2])
     digits += [train("digits", profile, {"penalty": o["penalty"], "seed": o["seed"],
                                          "strength": o["strength"]})
-               for o in others if o["strength"] != strengths[o["penalty"]]]
+               for o in others if o["strength"] != STRENGTHS[o["penalty"]]]
     found += [*digits, *(after(j, "sweep") for j in digits)]
     # the full retrained row, seeds, the control, the other architecture, full width
     for cls in CLASSES[1:]:
