@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from softprune import artifacts, cli, ladder, paths, pruning, requests, training
+from softprune import artifacts, cli, ladder, paths, profiles, pruning, requests, training
 from softprune.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,6 +40,10 @@ ROOT = Path(__file__).resolve().parents[1]
     ("train --dataset digits -p pad=9", "pad=9: expected less than the 8 pixels"),
     (f"train --dataset digits -p seed={10**20}", "expected a whole number below 2147483648"),
     ("train --dataset digits -p warmup=2", "warmup=2.0: expected a number from 0 to below 1"),
+    ("train --dataset digits -p sides=16", "sides=16: expected SHARE:PIXELS"),
+    ("train --dataset digits -p sides=0.6:4,0.2:6", "sides=0.6:4,0.2:6: expected SHARE:PIXELS"),
+    ("train --dataset digits -p sides=1.5:4", "sides=1.5:4: expected SHARE:PIXELS"),
+    ("train --dataset digits -p sides=0.5:0", "sides=0.5:0: expected SHARE:PIXELS"),
     ("data fetch mnist", "unknown data set"),
     ("data fetch cifar10 --from /nowhere/a.tar.gz", "does not exist"),
     ("data import /nowhere --name x", "no folder 'train'"),
@@ -51,6 +55,11 @@ def test_refusals(words, message, capsys, tmp_path, monkeypatch, digits):
     said = capsys.readouterr()
     assert message in said.err and said.err.count("\n") == 1 and "Traceback" not in said.err
     assert not list(tmp_path.iterdir())
+
+
+def test_sides_are_read_as_recipes_have_them():
+    assert cli.sides("0.25:16,0.6:24") == profiles.RECIPES["cifar10"]["laptop"]["sides"]
+    assert cli.sides("") == ()
 
 
 def test_a_path_that_cannot_be_written_is_one_line(smoke, tmp_path, capsys):

@@ -443,3 +443,38 @@ def test_membership_is_judged_by_the_other_classes_outputs_too(monkeypatch):
         "in part: lower, but most of the excess is left")
     lira["lira-soft"] = auc(0.74, 0.78)
     assert verdict(auc(0.61, 0.65), auc(0.53, 0.57))["verdict"] == "does not hold"
+
+
+def test_guarded_in_turn_is_of_the_record_with_most_classes(use, monkeypatch):
+    rows = []
+    for name, scale in (("cat", 1), ("dog", 3)):
+        rows += readers_rows("original", name, 0.8, 0.0, accuracy=0.9)
+        rows += readers_rows("guarded-8-0.1", name, 0.2 * scale, -0.1 * scale, 0.01 * (scale - 1))
+        rows += readers_rows("guarded-1-0.1", name, 0.9, -0.9)  # not the chosen one
+        rows.append(artifacts.row("guarded-8-0.1", "recall-t4-mlp", 0.1, forget=name))
+        rows.append(artifacts.row("guarded-8-0.1", "time-prepare", 10.0 * scale, "s", forget=name))
+    retrained = readers_rows("retrained", "cat", 0.3, 0.0)
+    read = made("readers", "a", rows + retrained, width=16)
+    monkeypatch.setattr(findings.book, "identity", lambda dataset: {"width": 16})
+    monkeypatch.setattr(findings, "met", lambda dataset, told: told["worst"] < 1)
+    use([made("readers", "b", rows + retrained, width=8)])
+    assert findings.guarded_turn("cifar10") is None, "another network's"
+    use([read])
+    told = findings.guarded_turn("cifar10")
+    assert told == pytest.approx({
+        "n": 2, "forgotten": 1.0, "worst": 2.0, "change": -0.2, "change-worst": -0.3,
+        "met": False, "refit": 0.4, "refit-before": 0.8, "retrained": 0.3, "references": 1,
+        "seconds": 20.0})
+    more = [artifacts.row(m, k, v, split=f"{part}-test", forget=name)
+            for name in ("cat", "dog", "frog")
+            for m, k, v, part in (("guarded", "accuracy", 0.0, "forgotten"),
+                                  ("guarded", "change", 0.1, "retained"),
+                                  ("guarded", "accuracy-head-refit", 0.5, "forgotten"),
+                                  ("original", "accuracy-head-refit", 0.7, "forgotten"),
+                                  ("guarded", "time-prepare", 7.0, ""))]
+    use([read, made("guarded", "a", more, width=16)])
+    told = findings.guarded_turn("cifar10")
+    assert (told["n"], told["met"], told["seconds"]) == (3, True, 7.0)
+    assert (told["refit"], told["refit-before"]) == pytest.approx((0.5, 0.7))
+    use([made("guarded", "a", more, width=16)])
+    assert findings.guarded_turn("cifar10")["retrained"] is None

@@ -194,6 +194,28 @@ def typed(name: str, text: str, kind: type):
         raise UserError(f"-p {name}={text}: expected {words[kind]}") from error
 
 
+def sides(text: str) -> tuple[tuple[float, int], ...]:
+    """`"0.25:16,0.6:24"` -> `((0.25, 16), (0.6, 24))`: smaller images in the first epochs.
+
+    Args:
+        text: `SHARE:PIXELS,...`, up to which share of the epochs images have that side; empty for
+            images of their own size throughout.
+
+    Raises:
+        UserError: it is not that.
+    """
+    try:
+        found = tuple((float(share), int(side)) for share, side in
+                      (part.split(":") for part in text.split(",") if text))
+    except ValueError:
+        found = ((0.0, 0),)
+    shares = [share for share, _ in found]
+    if not all(0 < share < 1 and side > 0 for share, side in found) or shares != sorted(shares):
+        raise UserError(f"-p sides={text}: expected SHARE:PIXELS,... with shares of the epochs "
+                        "that rise from 0 to 1, as in sides=0.25:16,0.6:24")
+    return found
+
+
 def _bar(**options):
     from tqdm import tqdm
 
@@ -235,8 +257,8 @@ def _configuration(arguments, classes: str | None = None):
     fields = {f.name: f.type for f in dataclasses.fields(training.TrainConfig)
               if f.type in (bool, int, float, str) and f.name not in ("dataset", "profile")}
     for name in texts:
-        choose("parameter", name, fields)
-    values = {n: typed(n, t, fields[n]) for n, t in texts.items()}
+        choose("parameter", name, [*fields, "sides"])
+    values = {n: sides(t) if n == "sides" else typed(n, t, fields[n]) for n, t in texts.items()}
     return training.configure(arguments.dataset, arguments.profile, **values)
 
 

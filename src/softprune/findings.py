@@ -343,6 +343,54 @@ def readers(dataset: str) -> dict | None:
                        for k, by_method in other.items()}}
 
 
+def guarded_turn(dataset: str) -> dict | None:
+    """The classes of a data set forgotten in turn by `guarded`, on the page's network.
+
+    Of the record that has most classes: `benchmarks/guarded.py`, or the one the setting was chosen
+    by.
+
+    Returns:
+        `n` classes; `forgotten` and `change` (means), `worst` and `change-worst` in points, read
+        under the network's own classifier, which the edit leaves as it is; `met`, whether these
+        meet the whole bar; shares that a refitted classifier finds, `refit` and `refit-before`, and
+        `retrained`: what it finds in the networks retrained without a class, of which there are
+        `references` (None and 0 where there is none); `seconds` of a fit. None where nothing was
+        measured.
+    """
+    looked, width = readers(dataset), book.identity(dataset)["width"]
+    tried = []
+    for record in book.records():
+        at = record["parameters"]
+        if record["stage"] in ("guarded", "readers") and (at["dataset"], at["width"]) == (
+                dataset, width):
+            method = guarding.RUNG if record["stage"] == "guarded" else looked["chosen"]
+            tried.append((_test_values(record, method), _test_values(record, "original"), record))
+    if not tried:
+        return None
+    own, before, record = max(tried, key=lambda t: len(t[0]["accuracy"]))
+    told = {"forgotten": 100 * statistics.fmean(own["accuracy"]),
+            "worst": 100 * max(own["accuracy"]), "change": statistics.fmean(own["change"]),
+            "change-worst": min(own["change"])}
+    kept = [r for r in (looked["trials"] if looked else ()) if r["method"] == "retrained"]
+    seconds = [r["value"] for r in record["rows"] if r["metric"] == "time-prepare"
+               and r["method"] in (guarding.RUNG, looked and looked["chosen"])]
+    return told | {"n": len(own["accuracy"]), "met": met(dataset, told),
+                   "refit": statistics.fmean(own["accuracy-head-refit"]),
+                   "refit-before": statistics.fmean(before["accuracy-head-refit"]),
+                   "retrained": kept[0]["test"]["refit"] if kept else None,
+                   "references": looked["n"] if kept else 0,
+                   "seconds": statistics.fmean(seconds)}
+
+
+def _test_values(record: dict, method: str) -> dict[str, list[float]]:
+    """Metric -> a method's values on the test split, one a class."""
+    made: dict[str, list[float]] = {}
+    for r in record["rows"]:
+        if r["method"] == method and r.get("split", "").endswith("test"):
+            made.setdefault(r["metric"], []).append(r["value"])
+    return made
+
+
 NEAR = 0.3  # points that the others may lie below a retrained network
 
 
@@ -597,7 +645,7 @@ def helpers() -> dict:
             "beside_retrained": beside_retrained, "networks": networks, "refitted": refitted,
             "over_references": over_references,
             "sequence_ends": sequence_ends, "searched": searched, "trials_meet": trials_meet,
-            "side_by_side": side_by_side, "readers": readers,
+            "side_by_side": side_by_side, "readers": readers, "guarded_turn": guarded_turn,
             "beside_bars": beside_bars, "near": near, "directions": directions,
             "fits": fits, "met": met,
             "wider": wider, "older_pages": older_pages, "older_note": older_note,
