@@ -37,6 +37,20 @@ def use(monkeypatch, tmp_path):
     return records
 
 
+@pytest.mark.parametrize("where", [
+    {}, {"dataset": "cifar10"}, {"stage": "seeds", "method": "best"}, {"key": "nowhere"},
+    {"metric": "change", "width": 16}, {"method": "best", "fraction": 0.1, "stage": "seeds"}])
+def test_rows_are_those_that_a_look_at_every_row_finds(where, monkeypatch):
+    found = [made(stage, key, [artifacts.row(m, "change", v, fraction=v) for m in ("soft", "best")
+                               for v in (0.1, 0.2)])
+             for stage, key in (("seeds", "a"), ("seeds", "b"), ("fits", "a"))]
+    for table in (artifacts.tidy(found), artifacts.tidy(found[:1])):  # the index follows the table
+        monkeypatch.setattr(book, "table", lambda now=table: now)
+        looked = [r for r in table if all(r[k] == v for k, v in where.items())]
+        assert bool(looked) == ("nowhere" not in where.values())
+        assert [id(r) for r in book.rows(**where)] == [id(r) for r in looked]
+
+
 def test_trials_are_told_in_order_with_the_chosen_one(use, monkeypatch):
     tried = [BASE | {"margin": 0.5, "chosen": False}, BASE | {"weight": 9.0, "chosen": False},
              BASE | {"sites": "late,last", "most": 3.0, "under": 0.3, "chosen": True},

@@ -243,6 +243,18 @@ def test_run_records_are_validated_and_tidy(smoke):
     parameters = records[0]["parameters"]
     with pytest.raises(jsonschema.ValidationError):
         artifacts.write_record("x", "k", parameters, [{"method": "soft"}], {}, {})
+    good = records[0]["rows"][0]
+    for wrong in ({"value": "1"}, {"n": 2.5}, {"n": "2"}, {"value": True}, {"what": 1},
+                  {"split": 3}):
+        with pytest.raises(jsonschema.ValidationError):  # one among many that are right
+            artifacts.validate(records[0] | {"rows": [good] * 3 + [good | wrong] + [good] * 3})
+    for wrong in ({"rows": [good, 3]}, {"rows": {}}, {"format": 0}):
+        with pytest.raises(jsonschema.ValidationError):
+            artifacts.validate(records[0] | wrong)
+    for broken in ([], None):
+        with pytest.raises(jsonschema.ValidationError):
+            artifacts.validate(broken)
+    artifacts.validate(records[0] | {"rows": [good | {"n": 2.0}, good | {"n": 2}]})
 
 
 def test_a_stop_is_not_training_time():

@@ -365,17 +365,39 @@ def write_record(
     Raises:
         jsonschema.ValidationError: the record is not of the schema.
     """
-    import jsonschema
-
     record = {"format": FORMAT, "stage": stage, "key": key, "parameters": parameters,
               "rows": rows, "provenance": made}
     if extra:
         record["extra"] = extra
-    jsonschema.validate(record, RECORD_SCHEMA)
+    validate(record)
     folder = paths.results() / parameters["dataset"] / parameters["profile"]
     path = folder / f"{stage}-{key}.json"
     write_json(path, record)
     return path
+
+
+@functools.cache
+def _validator():
+    import jsonschema
+
+    return jsonschema.Draft202012Validator(RECORD_SCHEMA)
+
+
+def validate(record: dict) -> None:
+    """Check a record against `RECORD_SCHEMA`; of rows that are alike in kind, one is looked at.
+
+    The schema of a row asks for types alone, and records have thousands of rows of few kinds.
+
+    Raises:
+        jsonschema.ValidationError: the record is not of the schema.
+    """
+    rows = record.get("rows") if isinstance(record, dict) else None
+    if isinstance(rows, list) and all(isinstance(r, dict) for r in rows):
+        # a whole number may be written 3.0, so a float's kind is whether it is one
+        kinds = {tuple((k, type(v), isinstance(v, float) and v.is_integer())
+                       for k, v in r.items()): r for r in rows}
+        record = record | {"rows": list(kinds.values())}
+    _validator().validate(record)
 
 
 def read_records(dataset: str = "*", profile: str = "*", stage: str = "*") -> list[dict]:
@@ -390,7 +412,7 @@ def read_records(dataset: str = "*", profile: str = "*", stage: str = "*") -> li
     for path in sorted(paths.results().glob(f"{dataset}/{profile}/{stage}-*.json")):
         try:
             record = json.loads(path.read_text())
-            jsonschema.validate(record, RECORD_SCHEMA)
+            validate(record)
         except (ValueError, jsonschema.ValidationError) as error:
             raise UserError(f"{paths.relative(path)} is not a run record") from error
         if stage == "*" or record["stage"] == stage:

@@ -33,9 +33,29 @@ def table() -> list[dict]:
     return artifacts.tidy(records())
 
 
+INDEXED = ("key", "stage", "method", "metric")  # what pages ask by, most telling first
+
+
+_indices: dict = {}  # of the table that `of` holds
+
+
+def _index(column: str) -> dict:
+    """Value of a column -> the rows that have it, in order."""
+    if _indices.get("of") is not table():
+        _indices.clear()
+        _indices["of"] = table()
+    if column not in _indices:
+        found = _indices[column] = {}
+        for r in table():
+            found.setdefault(r[column], []).append(r)
+    return _indices[column]
+
+
 def rows(**where) -> list[dict]:
     """Rows whose columns equal `where`; a fraction is compared as a number."""
-    return [r for r in table() if all(r[k] == v for k, v in where.items())]
+    among = min((_index(k).get(where[k], []) for k in INDEXED if k in where), key=len,
+                default=table())
+    return [r for r in among if all(r[k] == v for k, v in where.items())]
 
 
 def one(**where) -> float:
