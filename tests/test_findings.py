@@ -414,7 +414,8 @@ def test_how_far_the_others_may_lie_below(gap, verdict):
 @pytest.mark.parametrize("gap, verdict", [
     ((5.0, 0.1, 9.9), "does not hold: hidden in part"),
     ((5.0, -1.0, 11.0), "more on average, which may be chance"), ((0.0, 0.0, 0.0), "holds"),
-    ((-1.0, -3.0, 1.0), "holds"),
+    ((-1.0, -3.0, 1.0), "holds on average, the interval leaves it open"),
+    ((-1.0, -2.0, 0.0), "holds"),
     ((-4.0, -6.0, -2.0), "holds, and takes more than retraining does")])
 def test_what_a_refit_may_find(gap, verdict):
     assert findings.hidden(gap) == verdict
@@ -435,7 +436,8 @@ def test_membership_is_judged_by_the_other_classes_outputs_too(monkeypatch):
         return {"value": (low + high) / 2, "low": low, "high": high}
 
     def verdict(before, after):
-        monkeypatch.setattr(book, "beside", lambda d, s, m, k: {"original": before}.get(m, after))
+        others = {"original": before, "retrained": before and auc(0.49, 0.51)}
+        monkeypatch.setattr(book, "beside", lambda d, s, m, k: others.get(m, after))
         return book.judge({"id": "privacy"}, "digits", "soft")
 
     lira = {"lira-original": auc(0.75, 0.79), "lira-soft": auc(0.6, 0.64),
@@ -446,6 +448,9 @@ def test_membership_is_judged_by_the_other_classes_outputs_too(monkeypatch):
     found = verdict(auc(0.61, 0.65), auc(0.53, 0.57))
     assert found["verdict"] == "holds" and "outputs alone 0.630 [0.610, 0.650] → 0.550" in (
         found["text"])
+    assert "retrained 0.500 [0.490, 0.510]: 38 % of that excess is left" in found["text"]
+    assert verdict(auc(0.61, 0.65), auc(0.56, 0.59))["verdict"] == (
+        "in part: lower, but most of the excess is left"), "of .13 above .075 are left"
     partly = "in part: lower by the attack on all outputs, {} by the other classes' alone"
     assert verdict(auc(0.61, 0.65), auc(0.63, 0.67))["verdict"] == partly.format(
         "not shown to be lower")

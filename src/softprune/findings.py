@@ -391,6 +391,26 @@ def _test_values(record: dict, method: str) -> dict[str, list[float]]:
     return made
 
 
+def two_references(dataset: str) -> dict | None:
+    """What two networks retrained without the page's class have: the one in the record of
+    `readers`, and the page's own; None where one of them is not there.
+
+    Returns:
+        `forget`, and pairs `refit` (percent of the class that a refitted classifier finds) and
+        `others` (their accuracy less the original's, points).
+    """
+    name = book.requested(dataset)
+    found = [r for r in book.rows(dataset=dataset, stage="readers", method="retrained", forget=name)
+             if r["split"].endswith("test")]
+    there = {r["metric"]: r["value"] for r in found}
+    if "change" not in there or not book.has(dataset, "retrained"):
+        return None
+    own, original = book.request(dataset, "retrained"), book.request(dataset, "original")
+    return {"forget": name,
+            "refit": (100 * there["accuracy-head-refit"], 100 * own["refit"]),
+            "others": (there["change"], 100 * (own["retained"] - original["retained"]))}
+
+
 NEAR = 0.3  # points that the others may lie below a retrained network
 
 
@@ -435,14 +455,16 @@ def hidden(gap: tuple[float, float, float]) -> str:
 
     Example:
         >>> hidden((15.0, 12.0, 18.0)), hidden((-1.0, -3.0, 1.0))
-        ('does not hold: hidden in part', 'holds')
+        ('does not hold: hidden in part', 'holds on average, the interval leaves it open')
     """
     mean, low, high = gap
     if low > 0:
         return "does not hold: hidden in part"
     if high < 0:
         return "holds, and takes more than retraining does"
-    return "holds" if mean <= 0 else "more on average, which may be chance"
+    if mean > 0:
+        return "more on average, which may be chance"
+    return "holds on average, the interval leaves it open" if high > 0 else "holds"
 
 
 def _order(method: str) -> tuple:
@@ -646,6 +668,7 @@ def helpers() -> dict:
             "over_references": over_references,
             "sequence_ends": sequence_ends, "searched": searched, "trials_meet": trials_meet,
             "side_by_side": side_by_side, "readers": readers, "guarded_turn": guarded_turn,
+            "two_references": two_references,
             "beside_bars": beside_bars, "near": near, "directions": directions,
             "fits": fits, "met": met,
             "wider": wider, "older_pages": older_pages, "older_note": older_note,
