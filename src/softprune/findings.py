@@ -274,9 +274,9 @@ def refitted(dataset: str) -> list[dict]:
     """What a refitted classifier finds of a class, where a retrained network is there to compare.
 
     Returns:
-        Dicts with `architecture`, `width`, `penalty`, `seed`, `forget`, and shares `original`,
-        `soft`, `hard`, `calibrated`, `best`, `retrained`; `gap` is what the others have after
-        `best` less what they have in the retrained network, in points.
+        Dicts with `architecture`, `width`, `penalty`, `epochs`, `seed`, `forget`, and shares
+        `original`, `soft`, `hard`, `calibrated`, `best`, `retrained`; `gap` is what the others
+        have after `best` less what they have in the retrained network, in points.
     """
     made = []
     for r in book.records():
@@ -284,7 +284,8 @@ def refitted(dataset: str) -> list[dict]:
             continue
         names = {row["forget"] for row in r["rows"] if row["metric"] == "accuracy-head-refit"}
         for name in sorted(names):
-            entry = {k: r["parameters"][k] for k in ("architecture", "width", "penalty", "seed")}
+            entry = {k: r["parameters"][k] for k in ("architecture", "width", "penalty", "epochs",
+                                                     "seed")}
             entry |= {m: _value(r, metric="accuracy-head-refit", method=m, forget=name)
                       for m in ("original", *METHODS, "retrained")}
             kept = [_value(r, metric="accuracy", method=m, forget=name, split="retained-test")
