@@ -75,6 +75,17 @@ def pct(value: float, digits: int = 1) -> str:
     return f"{100 * value:.{digits}f} %"
 
 
+def about(value: float) -> str:
+    """Two significant digits: what a ratio of times is worth.
+
+    Example:
+        >>> about(908593), about(50.4), about(0.0473)
+        ('910,000', '50', '0.047')
+    """
+    rounded = float(f"{value:.2g}")
+    return f"{rounded:,.0f}" if rounded >= 10 else f"{rounded:g}"
+
+
 @functools.cache
 def class_names(dataset: str) -> list[str]:
     """A set's classes, in the order of their indices, from a committed checkpoint's sidecar."""
@@ -591,7 +602,7 @@ def render(source: Path, target: Path, edition: str = "student") -> None:
     paper = yaml.safe_load((paths.root() / "data" / "paper.yml").read_text())
     environment.filters["zip"] = zip
     environment.globals |= {
-        "one": one, "rows": rows, "pct": pct, "pages": pages, "summary": summary,
+        "one": one, "rows": rows, "pct": pct, "about": about, "pages": pages, "summary": summary,
         "claims": claims, "paper": paper, "catalog": catalog.catalog(), "alts": alts,
         "identity": identity, "page_key": page_key, "in_turn": in_turn, "request": request,
         "has": has, "ablation": ablation, "compare": compare, "swept": swept,

@@ -117,8 +117,8 @@ def headlines() -> list[dict]:
     """Request times on checkpoints of their own (`benchmarks/headline.py`), wide ones last.
 
     Returns:
-        Dicts with `dataset`, `architecture`, `width`, `profile`, `forget`, `soft` and `best`
-        (seconds of a request), `prepare` (seconds of the fit of `best`) and `bars`, as
+        Dicts with `dataset`, `architecture`, `width`, `profile`, `device`, `forget`, `soft` and
+        `best` (seconds of a request), `prepare` (seconds of the fit of `best`) and `bars`, as
         `speed_bar` gives them.
     """
     made = []
@@ -132,6 +132,7 @@ def headlines() -> list[dict]:
         entry["bars"] = [{"method": m, "bar": bar, "ratio": value[m, "ratio-request-soft"],
                           "met": value[m, "ratio-request-soft"] >= bar} for m, bar in BARS.items()]
         made.append(entry | {"prepare": value["best", "time-prepare"],
+                             "device": record["provenance"]["device"],
                              "forget": record["rows"][0]["forget"]})
     return sorted(made, key=lambda e: (e["dataset"], e["architecture"], e["width"]))
 
