@@ -147,19 +147,25 @@ def beside_reported(dataset: str) -> list[dict]:
     """Methods of ours that a paper reports on the same set: both changes of retained accuracy.
 
     Keys: `method`, `cite`, `reported` and `ours` (points, each against its own original), `reached`
-    (ours at most two points below); `left-reported` and `left` (percent of the class still right).
+    (ours at most two points below) and `reached-beside` (so, too, after what each one's retrained
+    network gained is taken off); `left-reported` and `left` (percent of the class still right).
     """
     made = []
     for group in reported()["accuracies"]:
         if group["dataset"] != dataset:
             continue
-        before = next(r["retained"] for r in group["rows"] if r["method"] == "original")
+        kept = {r["method"]: r["retained"] for r in group["rows"]}
+        before = kept["original"]
+        # that a class is gone already helps the others, by more where a network confused it
+        goal = compared_row(dataset, "retrained")
+        free = goal["change"] - (kept["retrained"] - before) if goal and "retrained" in kept else 0
         for r in group["rows"]:
             ours = compared_row(dataset, r["method"])
             if ours and r["method"] != "original":
                 gap = r["retained"] - before
                 made.append({"method": r["method"], "cite": group["cite"], "reported": gap,
                              "ours": ours["change"], "reached": ours["change"] >= gap - WITHIN,
+                             "reached-beside": ours["change"] - free >= gap - WITHIN,
                              "left-reported": r["forgotten"], "left": 100 * ours["forgotten"]})
     return made
 
