@@ -17,6 +17,13 @@ def opened(dataset: str, path: str) -> requests.Bench:
         sys.exit(str(error))
 
 
+def step_of(every: str) -> int:
+    """Every how many classes one is taken; leaves with one line where that is no number."""
+    if not (every.isdecimal() and int(every)):
+        sys.exit(f"{every!r}: expected a number from 1, every how many classes one is taken")
+    return int(every)
+
+
 def config_of(bench: requests.Bench) -> TrainConfig:
     """How the checkpoint was trained."""
     return TrainConfig.from_dict(bench.sidecar["config"])

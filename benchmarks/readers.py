@@ -19,7 +19,7 @@ import sys
 import time
 from pathlib import Path
 
-from one_checkpoint import config_of, opened, record
+from one_checkpoint import config_of, opened, record, step_of
 from sklearn.neural_network import MLPClassifier
 from torch import Tensor
 
@@ -135,18 +135,31 @@ def fitted_rows(bench: requests.Bench, classes, retrained: dict[int, Path],
         told = {m: original if m == "original" else read_anew(model, images)
                 for m, model in models.items()}
         for method, by_split in told.items():
-            for split, (labels, z, anew) in by_split.items():
-                kept, gone = requests.retained_and_forgotten(z, labels, (cls,))
-                before = requests.retained_and_forgotten(original[split][1], labels, (cls,))[0]
-                found = requests.retained_and_forgotten(anew, labels, (cls,))[1]
-                n, change = int((labels == cls).sum()), 100 * (kept - before)
-                rows += [artifacts.row(method, k, v, split=f"forgotten-{split}", forget=name, n=n)
-                         for k, v in (("accuracy", gone), ("accuracy-head-refit", found))]
-                rows.append(artifacts.row(method, "change", change, "points", forget=name,
-                                          split=f"retained-{split}"))
+            for split, read in by_split.items():
+                told = class_rows(method, name, cls, split, read, original[split][1])
+                gone, found, change = (r["value"] for r in told)
+                rows += told
                 log(f"{name:12} {method:15} {split:10} class {100 * gone:6.2f} %  refit "
                     f"{100 * found:5.1f} %  others {change:+.2f}")
     return rows, edits
+
+
+def class_rows(method: str, name: str, cls: int, split: str, read: tuple[Tensor, Tensor, Tensor],
+               before: Tensor) -> list[dict]:
+    """Of a class on a split: its accuracy, what a refit finds of it, and the others' change.
+
+    Args:
+        read: one split of `read_anew`. before: the original's logits (N, C) of these images.
+    """
+    labels, z, anew = read
+    kept, gone = requests.retained_and_forgotten(z, labels, (cls,))
+    change = 100 * (kept - requests.retained_and_forgotten(before, labels, (cls,))[0])
+    found = requests.retained_and_forgotten(anew, labels, (cls,))[1]
+    n = int((labels == cls).sum())
+    return [*(artifacts.row(method, k, v, split=f"forgotten-{split}", forget=name, n=n)
+              for k, v in (("accuracy", gone), ("accuracy-head-refit", found))),
+            artifacts.row(method, "change", change, "points", forget=name,
+                          split=f"retained-{split}", n=len(labels) - n)]
 
 
 def cost_rows(bench: requests.Bench, edits: dict) -> list[dict]:
@@ -186,14 +199,13 @@ def rows_of(bench: requests.Bench, classes, retrained: dict[int, Path], log=prin
 def main(dataset: str, checkpoint: str, every: str = "1") -> None:
     """Fit, measure, and write the record."""
     began = time.perf_counter()
-    if not (every.isdecimal() and int(every)):
-        sys.exit(f"{every!r}: expected a number from 1, every how many classes one is taken")
+    step = step_of(every)
     bench = opened(dataset, checkpoint)
     retrained = inturn.references(bench, config_of(bench))
     if not retrained:
         sys.exit(f"no network retrained without a class: type `softprune train --dataset {dataset} "
                  "--without CLASS` with the checkpoint's options")
-    classes = sorted({*range(0, len(bench.images.class_names), int(every)), *retrained})
+    classes = sorted({*range(0, len(bench.images.class_names), step), *retrained})
     rows = rows_of(bench, classes, retrained, lambda text: print(text, flush=True))
     profile = config_of(bench).profile
     taken = trials(guarding.options(dataset, profile), dataset)[chosen(rows)]

@@ -34,8 +34,6 @@ def table() -> list[dict]:
 
 
 INDEXED = ("key", "stage", "method", "metric")  # what pages ask by, most telling first
-
-
 _indices: dict = {}  # of the table that `of` holds
 
 
@@ -361,11 +359,10 @@ def judge_speed(dataset: str, method: str) -> dict | None:
     for other in comparisons.speed_bar(dataset):
         times = other["ratio"] / own["ratio"]
         holds = holds and times >= other["bar"]
-        said.append(f"{times:,.0f} times against {other['method']}")
+        said.append(f"{about(times)} times against {other['method']}")
         if own["prepare"]:
             with_fit = times * own["request"] / (own["request"] + own["prepare"])
-            fitted.append(f"{with_fit:,.0f} times against {other['method']}" if with_fit >= 10
-                          else f"{with_fit:.2g} times against {other['method']}")
+            fitted.append(f"{about(with_fit)} times against {other['method']}")
     text = f"select and edit {1000 * own['request']:.2f} ms: " + ", ".join(said)
     verdict = "holds" if holds else "does not hold"
     if method in ("calibrated", "best"):

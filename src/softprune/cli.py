@@ -210,9 +210,10 @@ def sides(text: str) -> tuple[tuple[float, int], ...]:
     except ValueError:
         found = ((0.0, 0),)
     shares = [share for share, _ in found]
-    if not all(0 < share < 1 and side > 0 for share, side in found) or shares != sorted(shares):
+    rise = shares == sorted(set(shares)) and all(0 < share < 1 for share in shares)
+    if not rise or any(side < 8 for _, side in found):  # less is nothing after three poolings
         raise UserError(f"-p sides={text}: expected SHARE:PIXELS,... with shares of the epochs "
-                        "that rise from 0 to 1, as in sides=0.25:16,0.6:24")
+                        "that rise from 0 to 1, and 8 pixels or more, as in sides=0.25:16,0.6:24")
     return found
 
 
