@@ -32,6 +32,13 @@ def test_baselines_without_a_reported_figure_are_named(monkeypatch):
     assert comparisons.unreported("cifar100") == ["fine-tune", "ssd"]
 
 
+def test_a_choice_at_the_edge_of_what_was_tried_is_named():
+    tried = [{"options": {"alpha": a, "rate": r}} for a, r in ((10, 1), (25, 1), (50, 2), (5, 1))]
+    for chosen, edge in ((5, ["alpha"]), (10, []), (25, []), (50, ["alpha"])):
+        setting = {"chosen": {"alpha": chosen, "rate": 1}, "tried": tried}
+        assert comparisons.at_edge(setting) == edge, "of two values each is at an edge"
+
+
 def test_the_bars_verdict_and_the_claims(monkeypatch):
     ratios = {"soft": 1.0, "best": 0.5, "ssd": 99.0, "salun": 5000.0, "retrained": 40_000.0}
     rows = {m: {"ratio": r, "request": r / 1e4, "prepare": 7.0} for m, r in ratios.items()}

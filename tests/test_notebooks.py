@@ -12,7 +12,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from softprune import notebooks, stages
+from softprune import guarding, notebooks, stages
 from softprune.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -150,6 +150,22 @@ def test_settings_of_the_baselines_are_in_the_key(tmp_path, monkeypatch):
         file.write_text(text)
         told.append(notebooks.baseline_settings("digits"))
     assert len(set(told[:3])) == 3 and told[3] == told[2], "what was tried does not count"
+
+
+def test_only_the_page_that_runs_baselines_depends_on_their_settings(monkeypatch):
+    stages_ = ("head-to-head", "soft-pruning")
+    values = {s: notebooks.check(s, {"dataset": "digits"}) for s in stages_}
+
+    def told():
+        return {s: notebooks.key_parts(s, v, "hash") for s, v in values.items()}
+
+    before = told()
+    monkeypatch.setattr(notebooks, "baseline_settings", lambda dataset: "others")
+    monkeypatch.setattr(guarding, "options", lambda *of: guarding.GuardOptions(pairs=3))
+    now = told()
+    assert now["soft-pruning"] == before["soft-pruning"]
+    changed = {k for k, v in now["head-to-head"].items() if v != before["head-to-head"][k]}
+    assert changed == {"baseline settings", "guard settings"}
 
 
 def test_a_stage_depends_on_what_its_imports_import():

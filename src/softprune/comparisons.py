@@ -89,6 +89,14 @@ def compared_turns(dataset: str) -> list[dict]:
         for k in book.TURN} for r in _rows(dataset, **where, metric="all-classes-forgotten-mean")]
 
 
+def ranked(dataset: str, method: str, criterion: str = "confusion-row") -> dict | None:
+    """Row of a method's rank by its distance to the retrained model, 1 the nearest: `value`, the
+    median over bootstrap draws of images, `low` and `high` of nine tenths, and the class, `forget`.
+    """
+    found = _rows(dataset, method=method, metric=f"rank-{criterion}")
+    return found[0] if found else None
+
+
 def plain_fractions(dataset: str) -> dict[str, float]:
     """The fractions of `soft` and `hard` that the published page prints in its list of methods."""
     page = nbformat.read(notebooks.published("head-to-head", dataset), 4)
@@ -179,7 +187,8 @@ def unreported(dataset: str) -> list[str]:
 def globals_for_pages() -> dict:
     """What pages may call."""
     own = (compared, compared_methods, compared_row, compared_turns, speed_bar, headlines, reported,
-           plain_fractions, beside_reported, unreported, tuning_of, seed_floor, baselines)
+           plain_fractions, beside_reported, unreported, tuning_of, seed_floor, baselines, at_edge,
+           ranked)
     return {f.__name__: f for f in own} | {"compared_classes": classes}
 
 
@@ -197,6 +206,23 @@ def tuning_of(dataset: str) -> dict:
     path = paths.root() / "data" / "baselines.yml"
     found = yaml.safe_load(path.read_text()) if path.exists() else None
     return (found or {}).get(dataset, {})
+
+
+def at_edge(setting: dict) -> list[str]:
+    """Options of a method's entry in `tuning_of` whose chosen value is the smallest or the largest
+    of those tried: a wider search might find a better one.
+
+    Example:
+        >>> tried = [{"options": {"alpha": a, "rate": 1}} for a in (10, 25, 50)]
+        >>> at_edge({"chosen": {"alpha": 50, "rate": 1}, "tried": tried})
+        ['alpha']
+    """
+    found = []
+    for option, value in setting["chosen"].items():
+        values = {t["options"][option] for t in setting["tried"]}
+        if len(values) > 2 and value in (min(values), max(values)):
+            found.append(option)
+    return found
 
 
 def pictures(folder) -> dict[str, str]:

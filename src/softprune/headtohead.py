@@ -20,6 +20,7 @@ from softprune import (
     channels,
     datasets,
     evaluation,
+    guarding,
     ladder,
     membership,
     pruning,
@@ -30,13 +31,14 @@ from softprune import (
 )
 from softprune.errors import UserError, choose
 
-OWN = ("soft", "hard", "random-channels", *ladder.RUNGS)
+FITTED = (*ladder.RUNGS, guarding.RUNG)  # each class beforehand
+OWN = (*requests.PLAIN, *FITTED)
 CLOSED = ("head-mask", "head-zero", "bias-shift", "pour-p", "cse", "cdp")
 STATISTICS = ("svd", "ssd")
 TRAINED = tuning.TRAINED
 FAST = (*OWN, *CLOSED, *STATISTICS)
 EVERY = ("original", "retrained", *FAST, *TRAINED)
-SEEN = 5000  # training images on which accuracies are measured and classifiers refitted
+SEEN = 10_000  # training images on which accuracies are measured and classifiers refitted
 TIMED = 1000  # training images that a full pass is timed with
 PARTS = ("prepare", "select", "edit", "save", "verify")
 
@@ -96,6 +98,21 @@ class Contest:
         self.access = unlearning.Access.of(bench)
         self.settings = {m: unlearning.tuned(self.images.name, m) for m in unlearning.registry()}
 
+        self.guarded: ladder.Stored = {}
+
+    def prepare(self, rung: str, classes) -> dict[int, float]:
+        """Fit (or find) the edits of one of `FITTED` for `classes`; the seconds each class took."""
+        if rung != guarding.RUNG:
+            return self.bench.prepare(rung, classes)
+        self.guarded, seconds = guarding.prepare(self.bench, classes)
+        return seconds
+
+    def gates(self, method: str, cls: int) -> pruning.Gates:
+        """What one of `OWN` does for a class: looked up where it was fitted (`prepare`)."""
+        if method == guarding.RUNG:
+            return ladder.request(self.guarded, (cls,))
+        return self.bench.method_gates(method, (cls,), **self.options)
+
     # --- time ------------------------------------------------------------------------------------
 
     @functools.cached_property
@@ -118,7 +135,7 @@ class Contest:
         choose("method", method, (*OWN, *unlearning.registry()))
         own = self._gated if method in OWN else self._unlearned
         model, seconds, cpu = own(method, cls, repeats)
-        if method in (*OWN[:3], "cse", "cdp"):
+        if method in (*requests.PLAIN, "cse", "cdp"):
             seconds["prepare"], cpu["prepare"] = self.table_time
         with tempfile.TemporaryDirectory() as folder:
             seconds["save"] = evaluation.median_time(lambda: artifacts.save_tensors(
@@ -130,11 +147,11 @@ class Contest:
         return Outcome(method=method, cls=cls, model=model, seconds=seconds, cpu=cpu)
 
     def _gated(self, method: str, cls: int, repeats: int):
-        fitted = self.bench.prepare(method, (cls,))[cls] if method in ladder.RUNGS else None
+        fitted = self.prepare(method, (cls,))[cls] if method in FITTED else None
         own = self.bench.fold_into_copy({})
         before = copy.deepcopy(own.state_dict())
         pruning.plan(own)  # where to write is looked up once a model
-        find = functools.partial(self.bench.method_gates, method, (cls,), **self.options)
+        find = functools.partial(self.gates, method, cls)
         gates = find()
         seconds = {
             "select": evaluation.median_time(find, repeats),
@@ -217,7 +234,7 @@ class Contest:
         seen, outcome.train = self.outputs(model, cls)
         features, outcome.test = self.outputs(model)
         if outcome.method in OWN:  # a gate at the last site belongs to the network's features
-            gates = self.bench.method_gates(outcome.method, (cls,), **self.options)
+            gates = self.gates(outcome.method, cls)
             outcome.refit = self.bench.refit_recall(gates, (cls,), SEEN)
             under = self.bench.gated_outputs(self.bench.inside(gates), "test")[1]
         else:
@@ -317,7 +334,7 @@ def in_turn(contest: Contest, method: str, classes, made=None) -> dict[str, list
         if (found := (made or {}).get((method, cls))) is not None:
             return found.test
         if method in OWN:
-            return contest.bench.method_logits(method, (cls,), "test", **contest.options)
+            return contest.bench.gated_outputs(contest.gates(method, cls), "test")[1]
         model, _ = unlearning.unlearn(method, contest.bench.model, (cls,), contest.access,
                                       **contest.settings[method])
         return contest.outputs(model)[1]

@@ -156,8 +156,9 @@ def key_parts(stage: str, values: dict, dataset_hash: str) -> dict[str, str]:
         **{f"module {m}": artifacts.source_hash([m]) for m in sorted(modules)},
         **({"rung settings": rung_settings(values["dataset"], values["profile"])}
            if stage in FITTED else {}),
-        **({"baseline settings": baseline_settings(values["dataset"])}
-           if "unlearning" in modules else {}),
+        **({"baseline settings": baseline_settings(values["dataset"]),
+            "guard settings": guard_settings(values["dataset"], values["profile"])}
+           if "headtohead" in modules else {}),
     }
 
 
@@ -207,6 +208,13 @@ def baseline_settings(dataset: str) -> str:
     entry = found.get(dataset, {})
     chosen = {name: m["chosen"] for name, m in entry.get("methods", {}).items()}
     return artifacts.short_hash([entry.get("steps", 0), chosen])
+
+
+def guard_settings(dataset: str, profile: str) -> str:
+    """Hash of what guarded directions are fitted with (`guarding.options`)."""
+    from softprune import guarding
+
+    return artifacts.short_hash(guarding.options(dataset, profile).told())
 
 
 def data_hash(dataset: str) -> str:

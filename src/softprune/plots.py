@@ -22,10 +22,12 @@ INK, BLUE, ORANGE, GREEN, RED, PURPLE, GREY = (
 SKY = "#56B4E9"
 COLOURS = {"original": INK, "retrained": GREEN, "head-mask": GREY, "soft": BLUE, "hard": RED,
            "random-channels": ORANGE, "calibrated": SKY, "best": PURPLE, "best-masked": "#F0E442",
-           "best-channels": "#7F4F24", "pour-p": "#44AA99", "together": GREEN}
+           "best-channels": "#7F4F24", "pour-p": "#44AA99", "together": GREEN,
+           "guarded": "#882255"}
 MARKERS = {"retrained": "*", "head-mask": "X", "soft": "o", "hard": "s", "random-channels": "^",
            "original": "D", "calibrated": "v", "best": "P", "best-masked": "x",
-           "best-channels": "p", "pour-p": "<", "together": "d"}
+           "best-channels": "p", "pour-p": "<", "together": "d",
+           "guarded": "h"}
 
 
 def style() -> None:
@@ -442,6 +444,11 @@ def _kind(method: str) -> tuple[str, str]:
     return INK, "."
 
 
+# where a point's label may stand, the nearest first (points of print)
+_OFFSETS = ((6, 5), (6, -11), (-6, 5), (-6, -11), *(
+    (dx, dy) for far in range(15, 56, 10) for dy in (far, -far - 6) for dx in (6, -6)))
+
+
 def _place(axis, points: list[tuple[float, float, str, str]], texts=()) -> None:
     """Label every point beside it, at the first of a few offsets where nothing else lies.
 
@@ -457,8 +464,7 @@ def _place(axis, points: list[tuple[float, float, str, str]], texts=()) -> None:
              for x, y, text, _ in points}
     for x, y, text, colour in sorted(points):
         others = [box for name, box in marks.items() if name != text]
-        for dx, dy in ((6, 5), (6, -11), (-6, 5), (-6, -11), (6, 15), (6, -21), (-6, 15),
-                       (-6, -21), (6, 25), (-6, 25), (6, 35), (6, -31)):
+        for dx, dy in _OFFSETS:
             label = axis.annotate(text, (x, y), (dx, dy), textcoords="offset points", color=colour,
                                   fontsize=7.5, ha="left" if dx > 0 else "right",
                                   arrowprops={"arrowstyle": "-", "lw": 0.4, "color": GREY}
@@ -466,7 +472,7 @@ def _place(axis, points: list[tuple[float, float, str, str]], texts=()) -> None:
             box = label.get_window_extent()
             if not any(box.overlaps(other) for other in taken + others):
                 break
-            if (dx, dy) != (6, -31):
+            if (dx, dy) != _OFFSETS[-1]:
                 label.remove()
         taken.append(box)
 

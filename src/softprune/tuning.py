@@ -19,23 +19,27 @@ RULE = ("the largest retained - forgotten accuracy on the validation split, of e
         "trial; as many trials for every method; mean over the classes named")
 # trials of another class, model or length are not continued
 SAME = ("class", "split", "weights", "steps")
-_RATES = [{"rate": r} for r in (0.02, 0.005, 0.05, 0.1)]
+# the second four go on where the best of the first four lay at the edge of what was tried
+_RATES = [{"rate": r} for r in (0.02, 0.005, 0.05, 0.1, 0.01, 0.002, 0.07, 0.2)]
 TRAINED = ("fine-tune", "neggrad+", "random-label", "salun", "scrub", "delete")
 TRIALS: dict[str, list[dict]] = {
-    "bias-shift": [{"shift": s} for s in (5.0, 2.0, 10.0, 20.0)],
-    "cdp": [{"fraction": f} for f in (0.1, 0.05, 0.2, 0.3)],
+    "bias-shift": [{"shift": s} for s in (5.0, 2.0, 10.0, 20.0, 3.0, 7.0, 15.0, 40.0)],
+    "cdp": [{"fraction": f} for f in (0.1, 0.05, 0.2, 0.3, 0.02, 0.01, 0.03, 0.07)],
     "cse": [{"fraction": f, "alpha": a}
-            for f, a in ((0.25, 0.0), (0.5, 0.0), (0.75, 0.0), (0.5, 0.25))],
+            for f, a in ((0.25, 0.0), (0.5, 0.0), (0.75, 0.0), (0.5, 0.25),
+                         (0.1, 0.0), (0.15, 0.0), (0.9, 0.0), (1.0, 0.0))],
     "svd": [{"alpha_r": r, "alpha_f": f}
-            for r, f in ((100.0, 3.0), (100.0, 30.0), (1000.0, 30.0), (30.0, 3.0))],
-    "ssd": [{"alpha": a} for a in (10.0, 25.0, 50.0, 100.0)],
+            for r, f in ((100.0, 3.0), (100.0, 30.0), (1000.0, 30.0), (30.0, 3.0),
+                         (300.0, 3.0), (1000.0, 10.0), (3000.0, 30.0), (3000.0, 100.0))],
+    "ssd": [{"alpha": a} for a in (10.0, 25.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0)],
     "fine-tune": _RATES,
     "neggrad+": [{"rate": r, "balance": b}
-                 for r, b in ((0.02, 0.95), (0.02, 0.99), (0.005, 0.95), (0.05, 0.99))],
+                 for r, b in ((0.02, 0.95), (0.02, 0.99), (0.005, 0.95), (0.05, 0.99),
+                              (0.01, 0.95), (0.02, 0.9), (0.005, 0.9), (0.02, 0.97))],
     "random-label": _RATES,
     "salun": _RATES,
-    "scrub": [{"rate": r} for r in (0.001, 0.0005, 0.002, 0.005)],
-    "delete": [{"rate": r} for r in (0.002, 0.0005, 0.001, 0.005)],
+    "scrub": [{"rate": r} for r in (0.001, 0.0005, 0.002, 0.005, 0.0001, 0.0002, 0.0015, 0.003)],
+    "delete": [{"rate": r} for r in (0.002, 0.0005, 0.001, 0.005, 0.0001, 0.0002, 0.0003, 0.0007)],
 }
 
 
