@@ -39,6 +39,17 @@ def test_a_choice_at_the_edge_of_what_was_tried_is_named():
         assert comparisons.at_edge(setting) == edge, "of two values each is at an edge"
 
 
+def test_what_is_left_to_a_refit_is_asked_of_methods_that_forget_and_spare(monkeypatch):
+    found = {"retrained": (0, 0, 0.70), "gone": (0, 0, 0.71), "hidden": (0.01, -0.5, 0.72),
+             "leaves": (0.02, 0, 0.5), "costs": (0, -0.6, 0.5)}
+    keys = ("forgotten", "change", "refit")
+    rows = [{"method": m} | dict(zip(keys, v, strict=True)) for m, v in found.items()]
+    monkeypatch.setattr(comparisons, "compared_methods", lambda d: rows)
+    told = comparisons.left_to_refit("cifar10")
+    assert [[r["method"] for r in told[k]] for k in ("none", "some")] == [["gone"], ["hidden"]]
+    assert told["retrained"] == 0.70
+
+
 def test_the_bars_verdict_and_the_claims(monkeypatch):
     ratios = {"soft": 1.0, "best": 0.5, "ssd": 99.0, "salun": 5000.0, "retrained": 40_000.0}
     rows = {m: {"ratio": r, "request": r / 1e4, "prepare": 7.0} for m, r in ratios.items()}

@@ -89,6 +89,24 @@ def compared_turns(dataset: str) -> list[dict]:
         for k in book.TURN} for r in _rows(dataset, **where, metric="all-classes-forgotten-mean")]
 
 
+def left_to_refit(dataset: str) -> dict:
+    """Of the methods that leave at most one percent of the class right and cost the others at most
+    half a point: after which a refitted classifier finds no more of the class than in the
+    retrained network, give or take a point, and after which it does.
+
+    Returns:
+        `none` and `some`, rows of `compared_methods`, the least found first; and `retrained`, the
+        share found there.
+    """
+    goal = compared_row(dataset, "retrained")["refit"]
+    able = sorted((r for r in compared_methods(dataset) if r["method"] != "retrained"
+                   and r["forgotten"] <= 0.01 and r["change"] >= -0.5), key=lambda r: r["refit"])
+    split = {True: [], False: []}
+    for row in able:
+        split[row["refit"] <= goal + 0.01].append(row)
+    return {"none": split[True], "some": split[False], "retrained": goal}
+
+
 def ranked(dataset: str, method: str, criterion: str = "confusion-row") -> dict | None:
     """Row of a method's rank by its distance to the retrained model, 1 the nearest: `value`, the
     median over bootstrap draws of images, `low` and `high` of nine tenths, and the class, `forget`.
@@ -188,7 +206,7 @@ def globals_for_pages() -> dict:
     """What pages may call."""
     own = (compared, compared_methods, compared_row, compared_turns, speed_bar, headlines, reported,
            plain_fractions, beside_reported, unreported, tuning_of, seed_floor, baselines, at_edge,
-           ranked)
+           ranked, left_to_refit)
     return {f.__name__: f for f in own} | {"compared_classes": classes}
 
 
