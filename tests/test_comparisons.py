@@ -50,6 +50,15 @@ def test_what_is_left_to_a_refit_is_asked_of_methods_that_forget_and_spare(monke
     assert told["retrained"] == 0.70
 
 
+def test_a_baseline_that_leaves_the_features_alone_is_told(monkeypatch):
+    rows = [{"method": m, "forgotten": f, "inside": i} for m, f, i in (
+        ("ssd", 0.01, 0.77), ("svd", 0.02, 0.8), ("salun", 0.0, 0.75), ("head-mask", 0.0, 0.8))]
+    monkeypatch.setattr(comparisons, "compared_methods", lambda d: rows)
+    monkeypatch.setattr(comparisons, "_over_classes", lambda *of: 0.8)
+    assert [(r["method"], r["before"]) for r in comparisons.turned_fake("cifar100")] == [
+        ("ssd", 0.8)], "a fake by design is none by tuning, and .75 is less than .95 of .8"
+
+
 def test_the_bars_verdict_and_the_claims(monkeypatch):
     ratios = {"soft": 1.0, "best": 0.5, "ssd": 99.0, "salun": 5000.0, "retrained": 40_000.0}
     rows = {m: {"ratio": r, "request": r / 1e4, "prepare": 7.0} for m, r in ratios.items()}

@@ -107,6 +107,16 @@ def left_to_refit(dataset: str) -> dict:
     return {"none": split[True], "some": split[False], "retrained": goal}
 
 
+def turned_fake(dataset: str) -> list[dict]:
+    """Baselines that may change every layer and, as tuned, forget in the classifier alone: at most
+    one percent of the class is right, and the original's classifier finds all but a twentieth of
+    what it found before. Rows of `compared_methods`, with `before`, that share."""
+    before = _over_classes(dataset, "original", "accuracy", "forgotten-test")
+    return [r | {"before": before} for r in compared_methods(dataset)
+            if r["method"] in (*headtohead.STATISTICS, *headtohead.TRAINED)
+            and r["forgotten"] <= 0.01 and r["inside"] >= 0.95 * before]
+
+
 def ranked(dataset: str, method: str, criterion: str = "confusion-row") -> dict | None:
     """Row of a method's rank by its distance to the retrained model, 1 the nearest: `value`, the
     median over bootstrap draws of images, `low` and `high` of nine tenths, and the class, `forget`.
@@ -206,7 +216,7 @@ def globals_for_pages() -> dict:
     """What pages may call."""
     own = (compared, compared_methods, compared_row, compared_turns, speed_bar, headlines, reported,
            plain_fractions, beside_reported, unreported, tuning_of, seed_floor, baselines, at_edge,
-           ranked, left_to_refit)
+           ranked, left_to_refit, turned_fake)
     return {f.__name__: f for f in own} | {"compared_classes": classes}
 
 
