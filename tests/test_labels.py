@@ -3,6 +3,7 @@
 import itertools
 
 import matplotlib.pyplot as plt
+from matplotlib.text import Text
 
 from softprune import plots
 
@@ -20,4 +21,20 @@ def test_labels_lie_on_no_other_label_and_no_other_marker():
     for method, seconds, distance in named:
         at = axis.transData.transform((seconds, distance))
         assert not any(box.contains(*at) for text, box in boxes.items() if text != method)
+    plt.close(figure)
+
+
+def test_words_of_a_crowded_corner_stay_inside_the_axes_and_apart():
+    # as on the digits page: five of them within a quarter of a decade, near the floor
+    named = [("calibrated", 4.2e-5, 0.096), ("head-mask", 5.1e-5, 0.081),
+             ("head-zero", 6.6e-5, 0.081), ("best", 7.3e-5, 0.087), ("bias-shift", 8.0e-5, 0.081),
+             ("retrained", 3.7, 0.0), ("scrub", 1.7, 0.26), ("salun", 1.8, 0.29),
+             ("random-label", 1.6, 0.25), ("random-channels", 1.3e-4, 1.0)]
+    points = [{"method": m, "seconds": s, "distance": d} for m, s, d in named]
+    figure, _ = plots.quality_against_time(points, limit=3e-5, floor=0.053)
+    axis = figure.axes[0]
+    frame, words = axis.get_window_extent(), {
+        t.get_text(): Text.get_window_extent(t) for t in axis.texts}
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(words.values(), 2))
+    assert all(words[m].y0 > frame.y0 and words[m].x0 > frame.x0 for m, *_ in named)
     plt.close(figure)

@@ -13,6 +13,7 @@ import numpy as np
 matplotlib.use("agg", force=False)
 import matplotlib.pyplot as plt
 import seaborn as sns
+from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 # Okabe and Ito: told apart with every common colour blindness
@@ -446,17 +447,18 @@ def _kind(method: str) -> tuple[str, str]:
 
 # where a point's label may stand, the nearest first (points of print)
 _OFFSETS = ((6, 5), (6, -11), (-6, 5), (-6, -11), *(
-    (dx, dy) for far in range(15, 56, 10) for dy in (far, -far - 6) for dx in (6, -6)))
+    (dx, dy) for far in range(15, 96, 10) for dx in (6, -6, 30, -30) for dy in (far, -far - 6)))
 
 
 def _place(axis, points: list[tuple[float, float, str, str]], texts=()) -> None:
-    """Label every point beside it, at the first of a few offsets where nothing else lies.
+    """Label every point beside it, at the first of `_OFFSETS` inside the axes where nothing lies.
 
     Args:
         points: x, y, label, colour. texts: what stands on the axis already.
     """
     figure = axis.figure
     figure.canvas.draw()
+    frame = axis.get_window_extent()
     taken = [t.get_window_extent() for t in texts]
     reach = 6 * figure.dpi / 72  # half a marker and some air, in pixels
     marks = {text: Bbox.from_extents(*(axis.transData.transform((x, y)) + side
@@ -469,8 +471,10 @@ def _place(axis, points: list[tuple[float, float, str, str]], texts=()) -> None:
                                   fontsize=7.5, ha="left" if dx > 0 else "right",
                                   arrowprops={"arrowstyle": "-", "lw": 0.4, "color": GREY}
                                   if abs(dy) > 12 else None)
-            box = label.get_window_extent()
-            if not any(box.overlaps(other) for other in taken + others):
+            label.update_positions(figure.canvas.get_renderer())
+            box = Text.get_window_extent(label)  # without its line, which may cross others
+            if (frame.y0 < box.y0 and frame.x0 < box.x0
+                    and not any(box.overlaps(other) for other in taken + others)):
                 break
             if (dx, dy) != _OFFSETS[-1]:
                 label.remove()
