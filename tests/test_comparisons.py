@@ -45,9 +45,12 @@ def test_what_is_left_to_a_refit_is_asked_of_methods_that_forget_and_spare(monke
     keys = ("forgotten", "change", "refit")
     rows = [{"method": m} | dict(zip(keys, v, strict=True)) for m, v in found.items()]
     monkeypatch.setattr(comparisons, "compared_methods", lambda d: rows)
+    counted = [{"forget": "cat", "n": 50}, {"forget": "dog", "n": 40}, {"forget": "car", "n": 9}]
+    monkeypatch.setattr(comparisons, "_rows", lambda d, **where: counted)
+    monkeypatch.setattr(comparisons, "classes", lambda d: ["cat", "dog"])
     told = comparisons.left_to_refit("cifar10")
     assert [[r["method"] for r in told[k]] for k in ("none", "some")] == [["gone"], ["hidden"]]
-    assert told["retrained"] == 0.70
+    assert told["retrained"] == 0.70 and told["images"] == 90
 
 
 def test_a_baseline_that_leaves_the_features_alone_is_told(monkeypatch):

@@ -95,8 +95,8 @@ def left_to_refit(dataset: str) -> dict:
     retrained network, give or take a point, and after which it does.
 
     Returns:
-        `none` and `some`, rows of `compared_methods`, the least found first; and `retrained`, the
-        share found there.
+        `none` and `some`, rows of `compared_methods`, the least found first; `retrained`, the
+        share found there; and `images`, the test images of the classes.
     """
     goal = compared_row(dataset, "retrained")["refit"]
     able = sorted((r for r in compared_methods(dataset) if r["method"] != "retrained"
@@ -104,7 +104,9 @@ def left_to_refit(dataset: str) -> dict:
     split = {True: [], False: []}
     for row in able:
         split[row["refit"] <= goal + 0.01].append(row)
-    return {"none": split[True], "some": split[False], "retrained": goal}
+    images = sum(r["n"] for r in _rows(dataset, method="original", metric="accuracy",
+                                       split="forgotten-test") if r["forget"] in classes(dataset))
+    return {"none": split[True], "some": split[False], "retrained": goal, "images": images}
 
 
 def turned_fake(dataset: str) -> list[dict]:
