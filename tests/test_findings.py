@@ -197,7 +197,9 @@ def test_the_front_table_has_the_page_then_wider_networks_and_says_what_meets_th
     page = [artifacts.row("soft", "accuracy", 0.1, split="forgotten-test", forget="cat", n=1000)]
     use([seeds_record(0, 3), seeds_record(0, 3, width=32), seeds_record(0, 3, width=8),
          seeds_record(0, 3, width=32, penalty="none"),
-         seeds_record(0, 9, width=32, architecture="vgg16"), made("soft-pruning", "abc", page)])
+         seeds_record(0, 9, width=32, architecture="vgg16"), made("soft-pruning", "abc", page),
+         *(made("guarded", str(e), readers_rows("guarded", "cat", 0.5, change), width=32, epochs=e)
+           for e, change in ((14, -0.1), (99, -5)))])
     monkeypatch.setattr(book, "pages", lambda: ["cifar10"])
     monkeypatch.setattr(book, "page_key", lambda d, stage="": "abc")
     monkeypatch.setattr(book, "identity", lambda d: {
@@ -212,7 +214,9 @@ def test_the_front_table_has_the_page_then_wider_networks_and_says_what_meets_th
     first, second = findings.front_table()
     assert first["name"] == "CIFAR-10, width 16" and first["inside"] is None
     assert [first[m]["met"] for m in findings.FRONT] == [False, True, False]
-    assert not first["earlier"]
+    assert not first["earlier"] and first["guarded"] is None
+    # of the same network, not of another length
+    assert second["guarded"]["classes"] == 1 and second["guarded"]["met"]
     assert second["name"] == "CIFAR-10, width 32" and "90.0 % right before" in second["title"]
     assert second["inside"] == 7 and second["soft"]["classes"] == 10
     assert not any(second[m]["met"] for m in findings.FRONT)  # one percent is left on average
@@ -481,7 +485,7 @@ def test_guarded_in_turn_is_of_the_record_with_most_classes(use, monkeypatch):
     use([read])
     told = findings.guarded_turn("cifar10")
     assert told == pytest.approx({
-        "n": 2, "forgotten": 1.0, "worst": 2.0, "change": -0.2, "change-worst": -0.3,
+        "classes": 2, "forgotten": 1.0, "worst": 2.0, "change": -0.2, "change-worst": -0.3,
         "met": False, "refit": 0.4, "refit-before": 0.8, "retrained": 0.3, "references": 1,
         "seconds": 20.0})
     more = [artifacts.row(m, k, v, split=f"{part}-test", forget=name)
@@ -493,7 +497,7 @@ def test_guarded_in_turn_is_of_the_record_with_most_classes(use, monkeypatch):
                                   ("guarded", "time-prepare", 7.0, ""))]
     use([read, made("guarded", "a", more, width=16)])
     told = findings.guarded_turn("cifar10")
-    assert (told["n"], told["met"], told["seconds"]) == (3, True, 7.0)
+    assert (told["classes"], told["met"], told["seconds"]) == (3, True, 7.0)
     assert (told["refit"], told["refit-before"]) == pytest.approx((0.5, 0.7))
     use([made("guarded", "a", more, width=16)])
     assert findings.guarded_turn("cifar10")["retrained"] is None

@@ -351,36 +351,45 @@ def guarded_turn(dataset: str) -> dict | None:
     by.
 
     Returns:
-        `n` classes; `forgotten` and `change` (means), `worst` and `change-worst` in points, read
-        under the network's own classifier, which the edit leaves as it is; `met`, whether these
-        meet the whole bar; shares that a refitted classifier finds, `refit` and `refit-before`, and
-        `retrained`: what it finds in the networks retrained without a class, of which there are
-        `references` (None and 0 where there is none); `seconds` of a fit. None where nothing was
-        measured.
+        How many `classes`; `forgotten` and `change` (means), `worst` and `change-worst` in points,
+        read under the network's own classifier, which the edit leaves as it is; `met`, whether
+        these meet the whole bar; shares that a refitted classifier finds, `refit` and
+        `refit-before`, and `retrained`: what it finds in the networks retrained without a class,
+        of which there are `references` (None and 0 where there is none); `seconds` of a fit. None
+        where nothing was measured.
     """
-    looked, width = readers(dataset), book.identity(dataset)["width"]
-    tried = []
-    for record in book.records():
-        at = record["parameters"]
-        if record["stage"] in ("guarded", "readers") and (at["dataset"], at["width"]) == (
-                dataset, width):
-            method = guarding.RUNG if record["stage"] == "guarded" else looked["chosen"]
-            tried.append((_test_values(record, method), _test_values(record, "original"), record))
-    if not tried:
+    looked, found = readers(dataset), _most_guarded(dataset, width=book.identity(dataset)["width"])
+    if not found:
         return None
-    own, before, record = max(tried, key=lambda t: len(t[0]["accuracy"]))
-    told = {"forgotten": 100 * statistics.fmean(own["accuracy"]),
-            "worst": 100 * max(own["accuracy"]), "change": statistics.fmean(own["change"]),
-            "change-worst": min(own["change"])}
+    own, before, record = found
     kept = [r for r in (looked["trials"] if looked else ()) if r["method"] == "retrained"]
     seconds = [r["value"] for r in record["rows"] if r["metric"] == "time-prepare"
                and r["method"] in (guarding.RUNG, looked and looked["chosen"])]
-    return told | {"n": len(own["accuracy"]), "met": met(dataset, told),
-                   "refit": statistics.fmean(own["accuracy-head-refit"]),
-                   "refit-before": statistics.fmean(before["accuracy-head-refit"]),
-                   "retrained": kept[0]["test"]["refit"] if kept else None,
-                   "references": looked["n"] if kept else 0,
-                   "seconds": statistics.fmean(seconds)}
+    return _turn(own) | {"met": met(dataset, _turn(own)),
+                         "refit": statistics.fmean(own["accuracy-head-refit"]),
+                         "refit-before": statistics.fmean(before["accuracy-head-refit"]),
+                         "retrained": kept[0]["test"]["refit"] if kept else None,
+                         "references": looked["n"] if kept else 0,
+                         "seconds": statistics.fmean(seconds)}
+
+
+def _most_guarded(dataset: str, **at) -> tuple[dict, dict, dict] | None:
+    """`_test_values` of `guarded` and of the original, and their record: of the network with these
+    parameters, the record that has most classes; None where there is none."""
+    looked, tried = readers(dataset), []
+    for record in book.records():
+        if record["stage"] in ("guarded", "readers") and (
+                {"dataset": dataset} | at).items() <= record["parameters"].items():
+            method = guarding.RUNG if record["stage"] == "guarded" else looked["chosen"]
+            tried.append((_test_values(record, method), _test_values(record, "original"), record))
+    return max(tried, key=lambda t: len(t[0]["accuracy"]), default=None)
+
+
+def _turn(own: dict) -> dict:
+    """Of `_test_values`, as in `networks`: means and worst over classes, points."""
+    return {"classes": len(own["accuracy"]), "forgotten": 100 * statistics.fmean(own["accuracy"]),
+            "worst": 100 * max(own["accuracy"]), "change": statistics.fmean(own["change"]),
+            "change-worst": min(own["change"])}
 
 
 def _test_values(record: dict, method: str) -> dict[str, list[float]]:
@@ -605,8 +614,9 @@ def front_table() -> list[dict]:
     Returns:
         Dicts with `dataset`, `name`, `title` (the name with profile and accuracy), `inside` (what
         `best` leaves under the untouched classifier; None if not measured), and a dict a method of
-        `FRONT` as in `networks`, with `met`: whether it meets the whole bar; `partial`: whether
-        gates were fitted for some classes only; `earlier`: whether by an earlier setting.
+        `FRONT` as in `networks`, with `met`: whether it meets the whole bar; the same for
+        `guarded` (None where it was not measured); `partial`: whether `best` was fitted for some
+        classes only; `earlier`: whether by an earlier setting.
     """
     titles, made = {d: c["title"] for d, c in catalog.catalog().items()}, []
     for d in book.pages():
@@ -614,6 +624,7 @@ def front_table() -> list[dict]:
         turns = {m: book.in_turn(d, m) for m in FRONT}
         name = f"{titles[d]}, width {own['width']}"
         made.append({"dataset": d, "name": name, "title": f"{name} ({own['profile']})",
+                     "at": {"width": own["width"]},
                      "earlier": "soft-pruning" in older_pages(d),
                      "inside": inside["forgotten-mean"] if inside else None}
                     | {m: {"forgotten": t["forgotten-mean"], "worst": t["forgotten-worst"],
@@ -625,10 +636,13 @@ def front_table() -> list[dict]:
             title = f"{name} ({e['profile']}), {100 * e['test']:.1f} % right before"
             title += "; fitted by an earlier setting" if e["earlier"] else ""
             made.append({"dataset": d, "name": name, "title": title, "earlier": e["earlier"],
+                         "at": {k: e[k] for k in ("architecture", "width", "penalty", "epochs")},
                          "inside": e["inside"]["forgotten"]} | {m: dict(e[m]) for m in FRONT})
     for row in made:
-        for m in FRONT:
-            row[m]["met"] = met(row["dataset"], row[m])
+        found = _most_guarded(row["dataset"], **row.pop("at"))
+        row["guarded"] = _turn(found[0]) if found else None
+        for told in (row[m] for m in (*FRONT, "guarded") if row[m]):
+            told["met"] = met(row["dataset"], told)
         row["partial"] = row["best"]["classes"] < row["soft"]["classes"]
     return made
 
