@@ -32,6 +32,7 @@ SHIPPED = {"width": 32, "epochs": 32, "pad": 2, "cutout": 0}
 DIGITS = ("zero", "one", "two", "four", "five", "six", "seven", "eight", "nine")
 OF_A_HUNDRED = ("couch", "mouse", "skunk", "bowl", "chair", "dolphin", "lamp", "plain",
                 "rose")
+OF_TWO_HUNDRED = ("bison", "dumbbell", "sombrero")
 CLASSES = ("cat", "airplane", "automobile", "bird", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
@@ -132,6 +133,8 @@ def jobs(profile: str = "laptop") -> list[Job]:
         found += [train("digits", profile, {"seed": s}, "three") for s in range(1, 5)]
     found += [train("digits", profile, {}, c) for c in ("three", *DIGITS)]
     found += [train("cifar100", profile, narrow["cifar100"], c) for c in OF_A_HUNDRED]
+    found += [train("tiny-imagenet-200", profile, narrow["tiny-imagenet-200"], c)
+              for c in OF_TWO_HUNDRED]
     unpenalised = train("cifar100", profile, narrow["cifar100"] | {"penalty": "none"})
     found += [*side_by_side, *wide, unpenalised]
     found += [after(j, "in-turn", IN_TURN.get(j.command.split()[3], ""), heavy=True)
