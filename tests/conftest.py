@@ -14,6 +14,16 @@ import torch
 from softprune import datasets, models, paths, requests, training
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    """Side by side a file's tests stay together, and those that read the built book: it is built
+    once."""
+    if config.pluginmanager.hasplugin("xdist"):
+        for item in items:
+            group = "html" if "html" in item.fixturenames else item.path.name
+            item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_results(tmp_path_factory):
     """Run records written by tests go to a folder of their own."""
