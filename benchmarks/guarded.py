@@ -27,7 +27,7 @@ def rows_of(bench: requests.Bench, classes, log=print) -> list[dict]:
     for cls in classes:
         name = images.class_names[cls]
         read = read_anew(bench.fold_into_copy(stored[cls]), images)["test"]
-        before, told = (class_rows(m, name, cls, "test", r, original[1])
+        before, told = (class_rows(m, name, (cls,), "test", r, original[1])
                         for m, r in (("original", original), (guarding.RUNG, read)))
         before = before[1]  # what a refit finds; the rest is the network's, not the edit's
         gone, found, change = (r["value"] for r in told)

@@ -61,14 +61,14 @@ def trials(setting: guarding.GuardOptions, dataset: str) -> dict[str, guarding.G
 Read = dict[str, tuple[Tensor, Tensor, Tensor]]  # split -> labels, logits, those of a refitted head
 
 
-def read_anew(model, images, total: int = 10_000) -> Read:
+def read_anew(model, images, total: int = 10_000, splits=("validation", "test")) -> Read:
     """What a network answers, and what a classifier that is refitted on its features does."""
     pixels, labels = images.split("train")
     few = ladder.pick(labels, total, 0)
     features = evaluation.predict(model, pixels[few], images.mean, images.std)[0]
     head = evaluation.head_refit(features, labels[few], len(images.class_names))
     made = {}
-    for split in ("validation", "test"):
+    for split in splits:
         pixels, labels = images.split(split)
         features, z = evaluation.predict(model, pixels, images.mean, images.std)
         made[split] = labels, z, head(features)
@@ -136,7 +136,7 @@ def fitted_rows(bench: requests.Bench, classes, retrained: dict[int, Path],
                 for m, model in models.items()}
         for method, by_split in told.items():
             for split, read in by_split.items():
-                told = class_rows(method, name, cls, split, read, original[split][1])
+                told = class_rows(method, name, (cls,), split, read, original[split][1])
                 gone, found, change = (r["value"] for r in told)
                 rows += told
                 log(f"{name:12} {method:15} {split:10} class {100 * gone:6.2f} %  refit "
@@ -144,18 +144,19 @@ def fitted_rows(bench: requests.Bench, classes, retrained: dict[int, Path],
     return rows, edits
 
 
-def class_rows(method: str, name: str, cls: int, split: str, read: tuple[Tensor, Tensor, Tensor],
-               before: Tensor) -> list[dict]:
-    """Of a class on a split: its accuracy, what a refit finds of it, and the others' change.
+def class_rows(method: str, name: str, forget: tuple[int, ...], split: str,
+               read: tuple[Tensor, Tensor, Tensor], before: Tensor) -> list[dict]:
+    """Of a class, or several, on a split: its accuracy, what a refit finds of it, and the others'
+    change.
 
     Args:
         read: one split of `read_anew`. before: the original's logits (N, C) of these images.
     """
     labels, z, anew = read
-    kept, gone = requests.retained_and_forgotten(z, labels, (cls,))
-    change = 100 * (kept - requests.retained_and_forgotten(before, labels, (cls,))[0])
-    found = requests.retained_and_forgotten(anew, labels, (cls,))[1]
-    n = int((labels == cls).sum())
+    kept, gone = requests.retained_and_forgotten(z, labels, forget)
+    change = 100 * (kept - requests.retained_and_forgotten(before, labels, forget)[0])
+    found = requests.retained_and_forgotten(anew, labels, forget)[1]
+    n = int(evaluation.is_forgotten(labels, forget).sum())
     return [*(artifacts.row(method, k, v, split=f"forgotten-{split}", forget=name, n=n)
               for k, v in (("accuracy", gone), ("accuracy-head-refit", found))),
             artifacts.row(method, "change", change, "points", forget=name,
