@@ -67,7 +67,7 @@ def main(dataset: str, checkpoint: str, names: str) -> None:
     began = time.perf_counter()
     bench = opened(dataset, checkpoint)
     try:
-        classes = bench.images.class_indices(names.split(","))
+        classes = [bench.images.class_indices([name])[0] for name in names.split(",")]
     except UserError as error:
         sys.exit(str(error))
     rows = rows_of(bench, classes, log=lambda text: print(text, flush=True))

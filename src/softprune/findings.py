@@ -8,6 +8,7 @@ from softprune import (
     book,
     catalog,
     choosing,
+    depths,
     guarding,
     ladder,
     notebooks,
@@ -373,6 +374,54 @@ def guarded_turn(dataset: str) -> dict | None:
                          "seconds": statistics.fmean(seconds)}
 
 
+def deeper(dataset: str) -> dict | None:
+    """Directions guarded at a depth, too (`benchmarks/deep.py`), beside what the record of
+    `readers` has of the same classes.
+
+    Returns:
+        None where one of both is missing; else `n` classes with a retrained network, the guarded
+        `depths`, `weight` and `last`, the weights of the readers there and at the end, `seconds` of
+        a fit and of an `edit`, and `table`: method (`best`, `guarded`, `deep`, `retrained`) -> a
+        dict of means over these classes on the test split, `forgotten`, `refit` and the readers
+        (shares), and `others` (points); `gaps`: the same keys for `guarded` and `deep` less the
+        retrained network, paired by class, (mean, low, high) in points; `all`: of all classes
+        that were fitted, as in `networks`.
+    """
+    found, looked = ([r for r in book.records() if r["stage"] == stage
+                      and r["parameters"]["dataset"] == dataset] for stage in ("deep", "readers"))
+    if not found or not looked:
+        return None
+    record, chosen_ = found[-1], readers(dataset)["chosen"]
+    names = {"best": "best", "guarded": chosen_, "deep": depths.RUNG, "retrained": "retrained"}
+    rows = record["rows"] + looked[-1]["rows"]
+    by_method = {m: _by_class(rows, name) for m, name in names.items()}
+    references = sorted(set(by_method["retrained"]["change"]) & set(by_method["deep"]["change"]))
+    keys = {"accuracy": "forgotten", "accuracy-head-refit": "refit", "change": "others"} | {
+        k: k.removeprefix("recall-t4-") for k in by_method["deep"] if k.startswith("recall-t4-")}
+    table = {m: {told: statistics.fmean(of[k][c] for c in references) for k, told in keys.items()}
+             for m, of in by_method.items()}
+    gaps = {m: {told: book.interval([(1 if k == "change" else 100)
+                                     * (by_method[m][k][c] - by_method["retrained"][k][c])
+                                     for c in references]) for k, told in keys.items()}
+            for m in ("guarded", "deep")}
+    seconds = [r["value"] for r in record["rows"] if r["metric"] == "time-prepare"]
+    options = record["extra"]["options"]
+    return {"n": len(references), "depths": options["depths"].split(","),
+            "weight": options["deep"], "last": options["reader"],
+            "seconds": statistics.fmean(seconds), "edit": _value(record, metric="time-edit"),
+            "table": table, "gaps": gaps,
+            "all": _turn(_test_values(record, depths.RUNG))}
+
+
+def _by_class(rows: list[dict], method: str) -> dict[str, dict[str, float]]:
+    """Metric -> class -> a method's value on the test split."""
+    made: dict[str, dict[str, float]] = {}
+    for r in rows:
+        if r["method"] == method and r.get("split", "").endswith("test"):
+            made.setdefault(r["metric"], {})[r["forget"]] = r["value"]
+    return made
+
+
 def _most_guarded(dataset: str, **at) -> tuple[dict, dict, dict] | None:
     """`_test_values` of `guarded` and of the original, and their record: of the network with these
     parameters, the record that has most classes; None where there is none."""
@@ -394,11 +443,7 @@ def _turn(own: dict) -> dict:
 
 def _test_values(record: dict, method: str) -> dict[str, list[float]]:
     """Metric -> a method's values on the test split, one a class."""
-    made: dict[str, list[float]] = {}
-    for r in record["rows"]:
-        if r["method"] == method and r.get("split", "").endswith("test"):
-            made.setdefault(r["metric"], []).append(r["value"])
-    return made
+    return {k: list(v.values()) for k, v in _by_class(record["rows"], method).items()}
 
 
 def two_references(dataset: str) -> dict | None:
@@ -683,7 +728,7 @@ def helpers() -> dict:
             "over_references": over_references,
             "sequence_ends": sequence_ends, "searched": searched, "trials_meet": trials_meet,
             "side_by_side": side_by_side, "readers": readers, "guarded_turn": guarded_turn,
-            "two_references": two_references,
+            "two_references": two_references, "deeper": deeper,
             "beside_bars": beside_bars, "near": near, "directions": directions,
             "fits": fits, "met": met,
             "wider": wider, "older_pages": older_pages, "older_note": older_note,
