@@ -6,7 +6,8 @@ import sys
 import pytest
 import torch
 
-from softprune import audit, depths, evaluation, guarding, paths, pruning
+from softprune import artifacts, audit, depths, evaluation, guarding, ladder, paths, pruning
+from softprune.cli import main
 from softprune.errors import UserError
 
 sys.path.insert(0, str(paths.root() / "benchmarks"))
@@ -66,6 +67,23 @@ def test_a_depth_that_the_edit_cannot_reach_is_refused(smoke):
         with pytest.raises(UserError, match="depth"):
             depths.DeepGuard(smoke.model, smoke.images, dataclasses.replace(
                 SHORT, sites="conv2", depths=name))
+
+
+def test_stored_once_and_folded_by_the_tool(smoke, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(depths, "options", lambda dataset, profile: SHORT)
+    words = ["fit", "--dataset", "digits", "--profile", "smoke", "--rung", "deep"]
+    for told in (True, False):
+        assert main([*words, "--classes", "three"]) == 0
+        assert ("deep: three fitted" in capsys.readouterr().out) == told
+    path = artifacts.companion(smoke.checkpoint, "gates-deep")
+    out = tmp_path / "d.safetensors"
+    assert main(["forget", "--checkpoint", str(smoke.checkpoint), "--classes", "three", "--rung",
+                 "deep", "--out", str(out)]) == 0
+    torch.testing.assert_close(artifacts.load_checkpoint(out)[0].conv3.weight,
+                               smoke.fold_into_copy(ladder.load_gates(path)[0][3]).conv3.weight)
+    path.unlink()
+    assert main([*words, "--choose"]) == 2
+    assert "expected --rung calibrated or best" in capsys.readouterr().err
 
 
 def test_the_record_has_depths_and_refits_on_both_splits(smoke, monkeypatch):

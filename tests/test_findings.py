@@ -501,3 +501,55 @@ def test_guarded_in_turn_is_of_the_record_with_most_classes(use, monkeypatch):
     assert (told["refit"], told["refit-before"]) == pytest.approx((0.5, 0.7))
     use([made("guarded", "a", more, width=16)])
     assert findings.guarded_turn("cifar10")["retrained"] is None
+
+
+def test_deeper_is_paired_by_class_with_the_networks_retrained_without_it(use):
+    def rows(method, name, refit, change, depth):
+        return [*readers_rows(method, name, refit, change),
+                artifacts.row(method, "recall-t4-probe-layer3", depth, split="forgotten-test",
+                              forget=name),
+                artifacts.row(method, "recall-t4-mlp", 0.5, split="forgotten-test", forget=name)]
+
+    looked, own = [], []
+    for name, scale in (("cat", 1), ("dog", 3)):
+        looked += rows("best", name, 0.8, 0.3, 0.9) + rows("guarded-8-0.1", name, 0.4, 0.2, 0.8)
+        looked += rows("retrained", name, 0.3 * scale, 0.1 * scale, 0.2 * scale)
+        own += rows("deep", name, 0.35 * scale, 0.1, 0.1 * scale)
+        own += [artifacts.row("deep", "time-prepare", 10.0 * scale, "s", forget=name),
+                # on the other split: not of the table
+                artifacts.row("deep", "recall-t4-probe-layer3", 9.0, split="forgotten-validation",
+                              forget=name)]
+    own += rows("deep", "frog", 0.0, -9, 0.0)  # never retrained without: not among the means
+    own.append(artifacts.row("deep", "time-edit", 0.001, "s"))
+    use([made("readers", "a", looked)])
+    assert findings.deeper("cifar10") is None
+    options = {"depths": "layer3", "deep": 0.025, "reader": 0.1}
+    use([made("readers", "a", looked), made("deep", "a", own, {"options": options})])
+    told = findings.deeper("cifar10")
+    assert (told["n"], told["depths"], told["weight"], told["last"]) == (2, ["layer3"], 0.025, 0.1)
+    assert told["table"]["deep"]["refit"] == pytest.approx(0.7)
+    assert told["table"]["retrained"]["probe-layer3"] == pytest.approx(0.4)
+    assert told["gaps"]["deep"]["refit"][0] == pytest.approx(10)
+    assert told["gaps"]["guarded"]["others"][0] == pytest.approx(0)
+    assert told["gaps"]["deep"]["probe-layer3"][0] == pytest.approx(-20)
+    assert told["all"]["classes"] == 3 and told["all"]["change-worst"] == -9
+    assert (told["seconds"], told["edit"]) == (20.0, 0.001)
+
+
+def test_several_classes_at_once_stand_by_size_and_beside_the_network_without_them(use):
+    rows = []
+    for name, scale in (("cat,dog", 1), ("cat,frog", 3), ("cat,dog,frog", 7)):
+        rows += readers_rows("original", name, 0.9, 0.0, accuracy=0.9)
+        rows += readers_rows("guarded-together", name, 0.1 * scale, -0.1 * scale, 0.01 * scale)
+        rows.append(artifacts.row("guarded-together", "time-prepare", 2.0 * scale, "s",
+                                  forget=name))
+    rows += readers_rows("retrained", "cat,dog", 0.3, 0.2)
+    assert findings.several("cifar10") == []
+    use([made("several", "a", rows)])
+    first, two, _, three = findings.several("cifar10")
+    assert (first["size"], first["method"], first["refit"]) == (2, "original", pytest.approx(90))
+    assert (two["n"], two["seconds"], two["worst"]) == (2, 4.0, pytest.approx(3))
+    assert (two["change"], two["change-worst"]) == pytest.approx((-0.2, -0.3))
+    assert two["retrained"].pop("request") == "cat,dog"
+    assert two["retrained"] == pytest.approx({"refit": -20, "change": -0.3})
+    assert three["size"] == 3 and three["retrained"] is None and three["seconds"] == 14

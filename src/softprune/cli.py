@@ -83,7 +83,7 @@ def build_parser() -> argparse.ArgumentParser:
         _parameters(parser_)
     train.add_argument("--without", metavar="CLASS,...",
                        help="leave classes out: a retrained reference")
-    fit.add_argument("--rung", default="best", metavar="calibrated|best|guarded")
+    fit.add_argument("--rung", default="best", metavar="calibrated|best|guarded|deep")
     fit.add_argument("--classes", metavar="CLASS,...", help="default: all")
     fit.add_argument("--every", type=int, default=1, metavar="N", help="only every N-th class")
     fit.add_argument("--choose", action="store_true",
@@ -108,7 +108,8 @@ def build_parser() -> argparse.ArgumentParser:
     forget.add_argument("--checkpoint", required=True, metavar="PATH")
     forget.add_argument("--classes", required=True, metavar="CLASS,...")
     forget.add_argument("--out", required=True, metavar="PATH")
-    forget.add_argument("--rung", default="plain", metavar="plain|calibrated|best|guarded|together",
+    forget.add_argument("--rung", default="plain",
+                        metavar="plain|calibrated|best|guarded|deep|together",
                         help="gates by score and fraction, those `softprune fit` stored, or fitted "
                              "now for all classes at once (takes training images, and seconds)")
     forget.add_argument("--fraction", type=float, default=0.25)
@@ -293,8 +294,8 @@ def _bench(config):
 
 
 def _fit(arguments) -> None:
-    choose("rung", arguments.rung, ("calibrated", "best", "guarded"))
-    if arguments.choose and arguments.rung == "guarded":
+    choose("rung", arguments.rung, ("calibrated", "best", "guarded", "deep"))
+    if arguments.choose and arguments.rung in ("guarded", "deep"):
         raise UserError("--choose: expected --rung calibrated or best; guarded directions are "
                         "chosen beside retrained networks, type `python benchmarks/readers.py`")
     _check_every(arguments.every)
@@ -308,9 +309,10 @@ def _fit(arguments) -> None:
     def log(text):
         print(text, flush=True)
 
-    if arguments.rung == "guarded":
-        from softprune import guarding
-        seconds = guarding.prepare(bench, classes, log)[1]
+    if arguments.rung in ("guarded", "deep"):
+        from softprune import depths, guarding
+        module = depths if arguments.rung == "deep" else guarding
+        seconds = module.prepare(bench, classes, log)[1]
     else:
         seconds = bench.prepare(arguments.rung, classes, log)
     print(f"{len(seconds)} of {len(names)} classes are fitted")
@@ -507,7 +509,7 @@ def _fitted_gates(rung: str, checkpoint: Path, sidecar: dict, classes, ledger):
     """Gates that `softprune fit` stored, or of `together`, which is fitted now."""
     from softprune import artifacts, datasets, ladder, requests
 
-    choose("rung", rung, ("plain", *ladder.RUNGS, "guarded", requests.TOGETHER))
+    choose("rung", rung, ("plain", *ladder.RUNGS, "guarded", "deep", requests.TOGETHER))
     if rung == requests.TOGETHER:
         images = datasets.load(sidecar["config"]["dataset"])
         bench = requests.Bench(checkpoint, images)

@@ -13,12 +13,15 @@ as a reader afterwards.
 
 import collections
 import dataclasses
+import json
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from softprune import evaluation, guarding, ladder, models, pruning
+from softprune import artifacts, evaluation, guarding, ladder, models, pruning, requests
 from softprune.errors import choose
 
 RUNG = "deep"
@@ -43,6 +46,7 @@ def options(dataset: str, profile: str = "") -> DepthOptions:
     """`guarded`'s setting of a data set, and at its depths readers of a quarter of the weight."""
     own = guarding.options(dataset, profile)
     same = {f.name: getattr(own, f.name) for f in dataclasses.fields(own)}
+    # a ResNet's second stage ends in front of the depth; the digits' network has no stages
     where = {"sites": "inner", "depths": "conv2"} if dataset == "digits" else {}
     del same["sites"]
     return DepthOptions(**same | {"deep": own.reader / 4} | where)
@@ -134,3 +138,24 @@ class DeepGuard(guarding.Guard):
                 break
             weight *= 2
         return {name: value.detach().cpu() for name, value in (shifts | pairs).items()}
+
+
+def prepare(bench: requests.Bench, classes, log: Callable[[str], None] | None = None
+            ) -> tuple[ladder.Stored, dict[int, float]]:
+    """Directions guarded at a depth, and the seconds each took, as `guarding.prepare`: stored
+    beside the checkpoint, class by class, so what is stopped resumes."""
+    wanted = options(bench.images.name, bench.sidecar["config"]["profile"])
+    path = artifacts.companion(bench.checkpoint, f"gates-{RUNG}")
+    mark = {"options": json.dumps(wanted.told(), sort_keys=True),
+            "weights": bench.sidecar["sha256"]}
+    stored, seconds = ladder.load_gates(path, mark) if path.exists() else ({}, {})
+    missing = [c for c in classes if c not in stored]
+    guard = DeepGuard(bench.model, bench.images, wanted) if missing else None
+    for cls in missing:
+        began = time.perf_counter()
+        stored[cls] = guard.fit((cls,))
+        seconds[cls] = time.perf_counter() - began
+        ladder.save_gates(path, stored, seconds, mark)
+        if log:
+            log(f"{RUNG}: {bench.images.class_names[cls]} fitted in {seconds[cls]:.1f} s")
+    return stored, seconds

@@ -413,6 +413,45 @@ def deeper(dataset: str) -> dict | None:
             "all": _turn(_test_values(record, depths.RUNG))}
 
 
+def several(dataset: str) -> list[dict]:
+    """Several classes at once (`benchmarks/several.py`): what is left, and what a refit finds.
+
+    Returns:
+        Dicts with `size`, `method`, `n` requests, `forgotten`, `worst`, `refit` (percent),
+        `change`, `change-worst` (points), `seconds` of a fit at request (None where it is a
+        look-up), and `retrained`: of the request that has one, what a refit finds after the method
+        less in the network retrained without these classes, and the others' change less there, in
+        points (None where there is none).
+    """
+    found = [r for r in book.records()
+             if r["stage"] == "several" and r["parameters"]["dataset"] == dataset]
+    if not found:
+        return []
+    rows, made = found[-1]["rows"], []
+    by_method = {m: _by_class(rows, m) for m in dict.fromkeys(r["method"] for r in rows)}
+    there = by_method.pop("retrained", {"change": {}})
+    for size in sorted({1 + r["forget"].count(",") for r in rows}):
+        for method, of in by_method.items():
+            names = [n for n in of["change"] if 1 + n.count(",") == size]
+            known = next((n for n in names if n in there["change"]), None)
+            seconds = [r["value"] for r in rows if r["metric"] == "time-prepare"
+                       and r["method"] == method and r["forget"] in names]
+            gone, change, refit = ([of[k][n] for n in names] for k in
+                                   ("accuracy", "change", "accuracy-head-refit"))
+            made.append({
+                "size": size, "method": method, "n": len(names),
+                "forgotten": 100 * statistics.fmean(gone), "worst": 100 * max(gone),
+                "change": statistics.fmean(change), "change-worst": min(change),
+                "refit": 100 * statistics.fmean(refit),
+                "seconds": statistics.fmean(seconds) if seconds else None,
+                "retrained": known and {
+                    "request": known,
+                    "refit": 100 * (of["accuracy-head-refit"][known]
+                                    - there["accuracy-head-refit"][known]),
+                    "change": of["change"][known] - there["change"][known]}})
+    return made
+
+
 def _by_class(rows: list[dict], method: str) -> dict[str, dict[str, float]]:
     """Metric -> class -> a method's value on the test split."""
     made: dict[str, dict[str, float]] = {}
@@ -729,6 +768,7 @@ def helpers() -> dict:
             "sequence_ends": sequence_ends, "searched": searched, "trials_meet": trials_meet,
             "side_by_side": side_by_side, "readers": readers, "guarded_turn": guarded_turn,
             "two_references": two_references, "deeper": deeper,
+            "several": several,
             "beside_bars": beside_bars, "near": near, "directions": directions,
             "fits": fits, "met": met,
             "wider": wider, "older_pages": older_pages, "older_note": older_note,
