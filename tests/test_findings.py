@@ -454,7 +454,8 @@ def test_membership_is_judged_by_the_other_classes_outputs_too(monkeypatch):
         found["text"])
     assert "retrained 0.500 [0.490, 0.510]: 38 % of that excess is left" in found["text"]
     assert verdict(auc(0.61, 0.65), auc(0.56, 0.59))["verdict"] == (
-        "in part: lower, but most of the excess is left"), "of .13 above .075 are left"
+        "in part: lower, but by the other classes' outputs most of the excess is left"), (
+        "of .13 above .075 are left")
     partly = "in part: lower by the attack on all outputs, {} by the other classes' alone"
     assert verdict(auc(0.61, 0.65), auc(0.63, 0.67))["verdict"] == partly.format(
         "not shown to be lower")

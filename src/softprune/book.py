@@ -323,7 +323,7 @@ def judge(claim: dict, dataset: str, method: str) -> dict:
         if o["low"] <= 0.5:
             after = "; after the edit the attack finds something" if a["low"] > 0.5 else ""
             return {"text": text, "verdict": "no evidence: nothing leaked before" + after}
-        left = 0.0
+        left, where = 0.0, ""
         if r:
             left = (a["value"] - r["value"]) / (o["value"] - r["value"])
             text += f"; retrained {between(r)}: {100 * left:.0f} % of the excess is left"
@@ -338,13 +338,15 @@ def judge(claim: dict, dataset: str, method: str) -> dict:
                 there = ((rest[1]["value"] - never["value"])
                          / (rest[0]["value"] - never["value"]))
                 text += f"; retrained {between(never)}: {100 * there:.0f} % of that excess is left"
+                where = " by the other classes' outputs" if left <= 0.5 < there else ""
                 left = max(left, there)
             if holds and rest[0]["low"] > 0.5 and rest[1]["high"] >= rest[0]["low"]:
                 other = ("higher" if rest[1]["low"] > rest[0]["high"] else "not shown to be lower")
                 return {"text": text, "verdict": "in part: lower by the attack on all outputs, "
                         f"{other} by the other classes' alone"}
         if holds and left > 0.5:
-            return {"text": text, "verdict": "in part: lower, but most of the excess is left"}
+            return {"text": text,
+                    "verdict": f"in part: lower, but{where} most of the excess is left"}
     return {"text": text, "verdict": "holds" if holds else "does not hold"}
 
 
