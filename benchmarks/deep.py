@@ -13,7 +13,7 @@ import sys
 import time
 
 import torch
-from one_checkpoint import config_of, opened, record
+from one_checkpoint import opened, record
 from readers import class_rows, cost_rows, read_anew, readers
 
 from softprune import artifacts, audit, depths, evaluation, requests
@@ -38,8 +38,7 @@ def depth_rows(method: str, model, images, evidence: audit.Evidence) -> list[dic
 def rows_of(bench: requests.Bench, classes, log=print) -> list[dict]:
     """Rows of each class, of both splits, and the seconds of a fit."""
     images, rows, edit = bench.images, [], None
-    guard = depths.DeepGuard(bench.model, images, depths.options(
-        images.name, config_of(bench).profile))
+    guard = depths.DeepGuard(bench.model, images, depths.options(bench))
     original = read_anew(bench.model, images)
     for cls in classes:
         name, evidence = images.class_names[cls], audit.gather(images, cls)
@@ -71,8 +70,7 @@ def main(dataset: str, checkpoint: str, names: str) -> None:
     except UserError as error:
         sys.exit(str(error))
     rows = rows_of(bench, classes, log=lambda text: print(text, flush=True))
-    options = depths.options(dataset, config_of(bench).profile)
-    record("deep", bench, rows, began, {"options": options.told()})
+    record("deep", bench, rows, began, {"options": depths.options(bench).told()})
 
 
 if __name__ == "__main__":

@@ -2,11 +2,22 @@
 
 import dataclasses
 import sys
+import types
 
 import pytest
 import torch
 
-from softprune import artifacts, audit, depths, evaluation, guarding, ladder, paths, pruning
+from softprune import (
+    artifacts,
+    audit,
+    depths,
+    evaluation,
+    guarding,
+    ladder,
+    models,
+    paths,
+    pruning,
+)
 from softprune.cli import main
 from softprune.errors import UserError
 
@@ -20,6 +31,20 @@ SHORT = depths.DepthOptions(steps=40, rounds=1, pairs=4, pool=400, sites="inner"
 @pytest.fixture(scope="module")
 def deep(smoke):
     return depths.DeepGuard(smoke.model, smoke.images, SHORT)
+
+
+@pytest.mark.parametrize("architecture, depth, first", [
+    ("resnet18", "layer3", "layer2"), ("digits-cnn", "conv2", "conv1")])
+def test_the_depth_is_the_last_but_one_and_the_edit_begins_before(architecture, depth, first):
+    model = models.build(architecture, classes=10, channels=3, width=4)
+    bench = types.SimpleNamespace(model=model, images=types.SimpleNamespace(name="cifar10"),
+                                  sidecar={"config": {"profile": "laptop"}})
+    found, plain = depths.options(bench), guarding.options("cifar10", "laptop")
+    edited = models.choose_sites(model, found.sites)
+    assert (found.depths, edited[0].name) == (depth, first)
+    assert [s.name for s in edited] == [s.name for s in model.sites()][
+        [s.name for s in model.sites()].index(first):-1]
+    assert (found.deep, found.reader, found.pairs) == (plain.reader / 4, plain.reader, plain.pairs)
 
 
 def test_without_a_depth_it_is_guarded(smoke):
@@ -70,7 +95,7 @@ def test_a_depth_that_the_edit_cannot_reach_is_refused(smoke):
 
 
 def test_stored_once_and_folded_by_the_tool(smoke, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(depths, "options", lambda dataset, profile: SHORT)
+    monkeypatch.setattr(depths, "options", lambda bench: SHORT)
     words = ["fit", "--dataset", "digits", "--profile", "smoke", "--rung", "deep"]
     for told in (True, False):
         assert main([*words, "--classes", "three"]) == 0
@@ -87,7 +112,7 @@ def test_stored_once_and_folded_by_the_tool(smoke, tmp_path, capsys, monkeypatch
 
 
 def test_the_record_has_depths_and_refits_on_both_splits(smoke, monkeypatch):
-    monkeypatch.setattr(depths, "options", lambda dataset, profile: SHORT)
+    monkeypatch.setattr(depths, "options", lambda bench: SHORT)
     rows = benchmark.rows_of(smoke, [3], lambda text: None)
     value = {(r["method"], r.get("split"), r["metric"]): r["value"] for r in rows}
     own = depths.RUNG

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from softprune import artifacts, evaluation, guarding, ladder, models, pruning, requests
+from softprune import artifacts, audit, evaluation, guarding, ladder, models, pruning, requests
 from softprune.errors import choose
 
 RUNG = "deep"
@@ -42,13 +42,14 @@ class DepthOptions(guarding.GuardOptions):
     sites: str = "layer2,late"
 
 
-def options(dataset: str, profile: str = "") -> DepthOptions:
-    """`guarded`'s setting of a data set, and at its depths readers of a quarter of the weight."""
-    own = guarding.options(dataset, profile)
+def options(bench: requests.Bench) -> DepthOptions:
+    """`guarded`'s setting of a data set, with a reader of a quarter of the weight at the last depth
+    but one of those that `audit` probes; the edit begins at the one before."""
+    own = guarding.options(bench.images.name, bench.sidecar["config"]["profile"])
     same = {f.name: getattr(own, f.name) for f in dataclasses.fields(own)}
-    # a ResNet's second stage ends in front of the depth; the digits' network has no stages
-    where = {"sites": "inner", "depths": "conv2"} if dataset == "digits" else {}
-    del same["sites"]
+    *_, first, depth, _ = audit.depths(bench.model)
+    names = [s.name for s in bench.model.sites()]
+    where = {"depths": depth, "sites": ",".join(names[names.index(first):-1])}
     return DepthOptions(**same | {"deep": own.reader / 4} | where)
 
 
@@ -144,7 +145,7 @@ def prepare(bench: requests.Bench, classes, log: Callable[[str], None] | None = 
             ) -> tuple[ladder.Stored, dict[int, float]]:
     """Directions guarded at a depth, and the seconds each took, as `guarding.prepare`: stored
     beside the checkpoint, class by class, so what is stopped resumes."""
-    wanted = options(bench.images.name, bench.sidecar["config"]["profile"])
+    wanted = options(bench)
     path = artifacts.companion(bench.checkpoint, f"gates-{RUNG}")
     mark = {"options": json.dumps(wanted.told(), sort_keys=True),
             "weights": bench.sidecar["sha256"]}
