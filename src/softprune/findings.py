@@ -428,7 +428,10 @@ def several(dataset: str) -> list[dict]:
     if not found:
         return []
     rows, made = found[-1]["rows"], []
-    by_method = {m: _by_class(rows, m) for m in dict.fromkeys(r["method"] for r in rows)}
+    order = ("original", "best", guarding.RUNG, requests.TOGETHER)
+    methods = sorted({r["method"] for r in rows},
+                     key=lambda m: order.index(m) if m in order else len(order))
+    by_method = {m: _by_class(rows, m) for m in methods}
     there = by_method.pop("retrained", {"change": {}})
     for size in sorted({1 + r["forget"].count(",") for r in rows}):
         for method, of in by_method.items():
