@@ -545,6 +545,7 @@ def test_several_classes_at_once_stand_by_size_and_beside_the_network_without_th
         rows.append(artifacts.row("guarded-together", "time-prepare", 2.0 * scale, "s",
                                   forget=name))
     rows += readers_rows("retrained", "cat,dog", 0.3, 0.2)
+    use([])
     assert findings.several("cifar10") == []
     use([made("several", "a", rows)])
     first, two, _, three = findings.several("cifar10")
