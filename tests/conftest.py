@@ -66,12 +66,11 @@ def html(tmp_path_factory):
     from softprune import book, comparisons
 
     root = Path(__file__).resolve().parents[1]
-    patch = pytest.MonkeyPatch()
-    patch.setattr(paths, "results", lambda: root / "data" / "results")
-    for cached in (book.records, book.table, book.page_record, book.identity, book.summary,
-                   book.in_turn, book.request, comparisons.own_rows,
-                   comparisons.classes, comparisons.compared_methods):
-        cached.cache_clear()
-    index = book.build(tmp_path_factory.mktemp("book"))
-    patch.undo()
+    with pytest.MonkeyPatch.context() as patch:  # undone where the build fails, too
+        patch.setattr(paths, "results", lambda: root / "data" / "results")
+        for cached in (book.records, book.table, book.page_record, book.identity, book.summary,
+                       book.in_turn, book.request, comparisons.own_rows,
+                       comparisons.classes, comparisons.compared_methods):
+            cached.cache_clear()
+        index = book.build(tmp_path_factory.mktemp("book"))
     return index.parent
