@@ -2,7 +2,7 @@
 
     python benchmarks/deep.py cifar10 data/checkpoints/cifar10/laptop/NAME.safetensors cat,dog
 
-Of each class named: directions with a reader at the end and one at every depth (`depths`); the
+Of each class named: directions with a reader at the end and one at a depth (`guarding`); the
 class and the others under the network's own classifier, what a refit finds, and what other readers
 do, on the test split and, of refit and depths, on the validation split. What `best`, `guarded` and
 the networks retrained without the class have is in the record of `benchmarks/readers.py`, of the
@@ -16,7 +16,7 @@ import torch
 from one_checkpoint import opened, record
 from readers import class_rows, cost_rows, read_anew, readers
 
-from softprune import artifacts, audit, depths, evaluation, requests
+from softprune import artifacts, audit, evaluation, guarding, requests
 from softprune.errors import UserError
 
 
@@ -37,28 +37,25 @@ def depth_rows(method: str, model, images, evidence: audit.Evidence) -> list[dic
 
 def rows_of(bench: requests.Bench, classes, log=print) -> list[dict]:
     """Rows of each class, of both splits, and the seconds of a fit."""
-    images, rows, edit = bench.images, [], None
-    guard = depths.DeepGuard(bench.model, images, depths.options(bench))
+    images, rows = bench.images, []
+    stored, seconds = guarding.prepare(bench, guarding.DEEP, classes, log)
     original = read_anew(bench.model, images)
     for cls in classes:
         name, evidence = images.class_names[cls], audit.gather(images, cls)
-        began = time.perf_counter()
-        edit = guard.fit((cls,))
-        rows.append(artifacts.row(depths.RUNG, "time-prepare", time.perf_counter() - began, "s",
-                                  forget=name))
-        model = bench.fold_into_copy(edit)
+        rows.append(artifacts.row(guarding.DEEP, "time-prepare", seconds[cls], "s", forget=name))
+        model = bench.fold_into_copy(stored[cls])
         for split, read in read_anew(model, images).items():
-            told = class_rows(depths.RUNG, name, (cls,), split, read, original[split][1])
+            told = class_rows(guarding.DEEP, name, (cls,), split, read, original[split][1])
             gone, found, change = (r["value"] for r in told)
             rows += told
             log(f"{name:12} {split:10} class {100 * gone:6.2f} %  refit {100 * found:5.1f} %  "
                 f"others {change:+.2f}")
         rows += depth_rows("original", bench.model, images, evidence)
-        rows += depth_rows(depths.RUNG, model, images, evidence)
-        rows += [artifacts.row(depths.RUNG, k, v, split="forgotten-test", forget=name,
+        rows += depth_rows(guarding.DEEP, model, images, evidence)
+        rows += [artifacts.row(guarding.DEEP, k, v, split="forgotten-test", forget=name,
                                n=int(evidence.own.sum()))
                  for k, v in readers(model, evidence).items()]
-    return rows + cost_rows(bench, {depths.RUNG: edit})
+    return rows + cost_rows(bench, {guarding.DEEP: stored[classes[-1]]})
 
 
 def main(dataset: str, checkpoint: str, names: str) -> None:
@@ -70,7 +67,7 @@ def main(dataset: str, checkpoint: str, names: str) -> None:
     except UserError as error:
         sys.exit(str(error))
     rows = rows_of(bench, classes, log=lambda text: print(text, flush=True))
-    record("deep", bench, rows, began, {"options": depths.options(bench).told()})
+    record("deep", bench, rows, began, {"options": guarding.setting(bench, guarding.DEEP).told()})
 
 
 if __name__ == "__main__":

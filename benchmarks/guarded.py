@@ -22,7 +22,7 @@ from softprune import artifacts, guarding, requests
 def rows_of(bench: requests.Bench, classes, log=print) -> list[dict]:
     """Rows of each class: of the test split, and the seconds of its fit."""
     images, rows = bench.images, []
-    stored, seconds = guarding.prepare(bench, classes, log)
+    stored, seconds = guarding.prepare(bench, guarding.RUNG, classes, log)
     original = read_anew(bench.model, images)["test"]
     for cls in classes:
         name = images.class_names[cls]

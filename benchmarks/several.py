@@ -45,9 +45,8 @@ def rows_of(bench: requests.Bench, sizes, draws: int = DRAWS, log=print) -> list
     asked = [forget for size in sizes for forget in drawn(len(images.class_names), size, draws)]
     wanted = sorted({c for forget in asked for c in forget})
     bench.prepare("best", wanted, log)
-    stored, _ = guarding.prepare(bench, wanted, log)
-    guard = guarding.Guard(bench.model, images, guarding.options(
-        images.name, config_of(bench).profile))
+    stored, _ = guarding.prepare(bench, guarding.RUNG, wanted, log)
+    guard = guarding.Guard(bench.model, images, guarding.setting(bench, guarding.RUNG))
     original = read_anew(bench.model, images, splits=("test",))["test"]
     for forget in asked:
         name = ",".join(images.class_names[c] for c in forget)

@@ -1,6 +1,7 @@
 """Directions guarded against a reader: what they are, what they do, how they are stored."""
 
 import copy
+import dataclasses
 import json
 
 import pytest
@@ -37,10 +38,14 @@ def test_the_loss_by_hand(guard):
             head.bias.zero_()
         reader.head.bias[1] = 2.0  # the reader is sure of the class by 2
     features = torch.randn(5, model.fc.in_features)
-    told = guard.loss(features, torch.zeros(3, 10), reader, 0.5)
+    told = guard.loss({guarding.END: features}, torch.zeros(3, 10), {guarding.END: reader}, 0.5)
     # nine even classes of ten: sum over them of 1/9 (log 1/9 - log 1/10)
     expected = (torch.tensor(10 / 9).log() + 0.5 * SHORT.margin + SHORT.reader * 2.0)
     torch.testing.assert_close(told, expected)
+    guard.options = dataclasses.replace(SHORT, deep=0.7)
+    both = guard.loss({guarding.END: features, "conv2": features}, torch.zeros(3, 10),
+                      {guarding.END: reader, "conv2": reader}, 0.5)
+    torch.testing.assert_close(both, expected + 0.7 * 2.0)
 
 
 def test_a_fit_forgets_and_folds_exactly(guard, smoke):

@@ -310,9 +310,8 @@ def _fit(arguments) -> None:
         print(text, flush=True)
 
     if arguments.rung in ("guarded", "deep"):
-        from softprune import depths, guarding
-        module = depths if arguments.rung == "deep" else guarding
-        seconds = module.prepare(bench, classes, log)[1]
+        from softprune import guarding
+        seconds = guarding.prepare(bench, arguments.rung, classes, log)[1]
     else:
         seconds = bench.prepare(arguments.rung, classes, log)
     print(f"{len(seconds)} of {len(names)} classes are fitted")

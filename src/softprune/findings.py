@@ -8,7 +8,6 @@ from softprune import (
     book,
     catalog,
     choosing,
-    depths,
     guarding,
     ladder,
     notebooks,
@@ -392,7 +391,7 @@ def deeper(dataset: str) -> dict | None:
     if not found or not looked:
         return None
     record, chosen_ = found[-1], readers(dataset)["chosen"]
-    names = {"best": "best", "guarded": chosen_, "deep": depths.RUNG, "retrained": "retrained"}
+    names = {"best": "best", "guarded": chosen_, "deep": guarding.DEEP, "retrained": "retrained"}
     rows = record["rows"] + looked[-1]["rows"]
     by_method = {m: _by_class(rows, name) for m, name in names.items()}
     references = sorted(set(by_method["retrained"]["change"]) & set(by_method["deep"]["change"]))
@@ -410,7 +409,7 @@ def deeper(dataset: str) -> dict | None:
             "weight": options["deep"], "last": options["reader"],
             "seconds": statistics.fmean(seconds), "edit": _value(record, metric="time-edit"),
             "table": table, "gaps": gaps,
-            "all": _turn(_test_values(record, depths.RUNG))}
+            "all": _turn(_test_values(record, guarding.DEEP))}
 
 
 def several(dataset: str) -> list[dict]:

@@ -1,16 +1,19 @@
-r"""A rung against an opponent: directions that a classifier fitted anew cannot read past.
+r"""Rungs against opponents: directions that classifiers fitted anew cannot read past.
 
 `best` is fitted under the network's own classifier, and one that is fitted afterwards finds more of
 the class than in a network that never saw it: in part the class is hidden, not gone. `guarded` has
 a *reader* as its opponent while it is fitted (`ladder.Reader`), a linear classifier of all classes
-that learns along, on the features of the last steps.
+that learns along, on the features of the last steps. What it forces out is forced out behind the
+edited sites, and a linear classifier one stage earlier still finds the class: `deep` has a reader
+there too, on the map pooled over space, and its edit begins in front of it.
 
 The edit has the form of `best`, directions and shifts: it folds exactly, W (I + U V^T), and needs
 nothing at request time. It may have many pairs u, v a site, which spares the others; with as many
 as here it is no pruning any more, but a fine-tuning of low rank, made beforehand.
 
 Source: features guarded against linear predictors by a game (Ravfogel et al., 2022), here inside a
-network; updates of low rank (Hu et al., 2022).
+network; updates of low rank (Hu et al., 2022); a linear classifier a depth is the probe of Alain
+and Bengio (2016), which `audit` has as a reader afterwards.
 """
 
 import collections
@@ -22,16 +25,33 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from softprune import artifacts, evaluation, ladder, paths, profiles, pruning, requests
+from softprune import (
+    artifacts,
+    audit,
+    evaluation,
+    ladder,
+    models,
+    paths,
+    profiles,
+    pruning,
+    requests,
+)
+from softprune.errors import choose
 
-RUNG = "guarded"
+RUNGS = RUNG, DEEP = "guarded", "deep"
+END = ""  # the reader of the last features; others go by the name of their site
 
 
 @dataclass(frozen=True, kw_only=True)
 class GuardOptions(ladder.FitOptions):
-    """How guarded directions are fitted; `options` has the setting of a data set."""
+    """How guarded directions are fitted; `setting` has that of a rung on a data set.
+
+    `depths` are names of sites by commas, each with a reader of weight `deep`; `reader` is the
+    weight of the one at the end. An edit that is to hide the class from a depth begins, by `sites`,
+    in front of it.
+    """
 
     # u, v a site and class
     pairs: int = 32
@@ -46,9 +66,16 @@ class GuardOptions(ladder.FitOptions):
     margin: float = 3.0
     steps: int = 600
     pool: int = 20000
+    depths: str = ""
+    deep: float = 0.0
 
     def __post_init__(self):
-        """Blends may be kept here: the reader learns on the other images alone."""
+        """Blends may be kept here: readers learn on the other images alone."""
+
+    def told(self) -> dict:
+        """As `FitOptions.told`; what is said of depths only where there are any."""
+        unused = () if self.depths else ("depths", "deep")
+        return {k: v for k, v in super().told().items() if k not in unused}
 
 
 # sets without a choice of their own that take another's than CIFAR-10's, which the defaults are:
@@ -57,7 +84,7 @@ LIKE = {"tiny-imagenet-200": "cifar100"}
 
 
 def options(dataset: str, profile: str = "") -> GuardOptions:
-    """The setting for a data set, with the blends that its `best` has.
+    """`guarded`'s setting for a data set, with the blends that its `best` has.
 
     `data/guarded.json` holds the pairs and the reader's weight that `benchmarks/readers.py` chose
     on the validation split, for sets that have retrained networks to choose by.
@@ -69,6 +96,22 @@ def options(dataset: str, profile: str = "") -> GuardOptions:
         changed = changed | {"pairs": 4, "steps": 20, "rounds": 1}
     own = ladder.options("best", dataset, profile)
     return dataclasses.replace(GuardOptions(), blend=own.blend, **changed)
+
+
+def setting(bench: requests.Bench, rung: str) -> GuardOptions:
+    """The setting of one of `RUNGS` for a checkpoint.
+
+    `deep` is `guarded` with a reader of a quarter of the weight at the last depth but one of those
+    that `audit` probes; the edit begins at the one before.
+    """
+    own = options(bench.images.name, bench.sidecar["config"]["profile"])
+    choose("rung", rung, RUNGS)
+    if rung == RUNG:
+        return own
+    *_, first, depth, _ = audit.depths(bench.model)
+    names = [s.name for s in bench.model.sites()]
+    return dataclasses.replace(own, depths=depth, deep=own.reader / 4,
+                               sites=",".join(names[names.index(first):-1]))
 
 
 def chosen() -> dict[str, dict]:
@@ -92,24 +135,73 @@ class Guard(ladder.Fitter):
     """A trained model with the maps in front of its edit, ready to guard one class after another.
 
     Options are `GuardOptions`.
+
+    Raises:
+        UserError: a depth is no site of the network, or lies in front of the edit.
     """
+
+    def __init__(self, model: nn.Module, images, options: GuardOptions):
+        self.depths = [d for d in options.depths.split(",") if d]
+        self.seen: dict[str, Tensor] = {}
+        super().__init__(model, images, options)  # its teacher has been run: sites behind the edit
+        for depth in self.depths:
+            choose("depth", depth, self.seen)
+        self.labelled = len(self.pool) // (2 if options.blend else 1)  # blends come behind
+        self.scales, self.heads = {}, {}
+        for depth, maps in self._unedited().items():
+            self.scales[depth] = maps.mean(0), maps.std(0).clamp_min(1e-6)
+            self.heads[depth] = evaluation.head_refit(
+                self._scaled(depth, maps), self.pool_labels[:self.labelled],
+                model.fc.out_features)
+
+    @torch.no_grad()
+    def _unedited(self) -> dict[str, Tensor]:
+        """Pooled maps (N, J) of every depth, of the images of the pool that have a label."""
+        found: dict[str, list[Tensor]] = {d: [] for d in self.depths}
+        for maps in self.pool[:self.labelled].split(500) if found else ():
+            self.features({}, maps)
+            for depth, parts in found.items():
+                parts.append(self.seen[depth])
+        return {d: torch.cat(parts) for d, parts in found.items()}
+
+    def _scaled(self, depth: str, maps: Tensor) -> Tensor:
+        mean, spread = self.scales[depth]
+        return (maps - mean) / spread
+
+    def features(self, gates: pruning.Gates, maps: Tensor) -> Tensor:
+        """As the fitter's; `seen` keeps the pooled maps of the sites behind, as they are before the
+        edit at that very site, which is folded into what reads them."""
+        if not self.depths:
+            return super().features(gates, maps)
+        with models.site_maps(self.model, lambda m: m.mean((2, 3)).float()) as self.seen:
+            return super().features(gates, maps)
+
+    def views(self, gates: pruning.Gates, maps: Tensor) -> dict[str, Tensor]:
+        """What each reader reads: the features (N, d), and of every depth the map (N, J), pooled
+        and scaled to mean 0 and spread 1 in the unedited network."""
+        return {END: self.features(gates, maps)} | {
+            d: self._scaled(d, self.seen[d]) for d in self.depths}
+
+    def readers(self, forget: tuple[int, ...]) -> dict[str, ladder.Reader]:
+        """One for each of `views`, which begins as a classifier of the unedited network."""
+        return {name: ladder.Reader(head, forget)
+                for name, head in ({END: self.model.fc} | self.heads).items()}
 
     def fit(self, forget: tuple[int, ...]) -> pruning.Gates:
         """Directions (pairs, 2, J) at every site whose map layers alone read, and shifts (J,).
 
         Retained images keep the original's probabilities, with the classes masked; images of the
         classes are to leave them by a margin under the network's own classifier, and at all under
-        the reader's.
+        the readers'.
         """
         o, own = self.options, torch.cat([self.own(c) for c in forget])
         labels = torch.cat([torch.full((len(self.own(c)),), c) for c in forget])
         kept = ~(evaluation.is_forgotten(self.pool_labels, forget)
                  | evaluation.is_forgotten(self.blended, forget))
         kept = kept.nonzero().squeeze(1)
-        labelled = len(self.pool) // (2 if o.blend else 1)  # blends come behind, and have no label
         generator = torch.Generator().manual_seed(o.seed * 1009 + forget[0])
         pairs, shifts = self.unwritten(len(forget), generator)
-        reader, seen = ladder.Reader(self.model.fc, forget), collections.deque(maxlen=o.recent)
+        readers, recent = self.readers(forget), collections.deque(maxlen=o.recent)
         weight = o.weight
         for _ in range(o.rounds):
             solver = torch.optim.Adam([{"params": list(pairs.values()), "lr": o.direction},
@@ -118,12 +210,14 @@ class Guard(ladder.Fitter):
             for _ in range(o.steps):
                 r = kept[torch.randint(len(kept), (o.retained,), generator=generator)]
                 f = torch.randint(len(own), (o.forgotten,), generator=generator)
-                features = self.features(shifts | pairs, torch.cat([self.pool[r], own[f]]))
-                sharp = torch.cat([r < labelled, torch.ones(o.forgotten, dtype=torch.bool)])
+                views = self.views(shifts | pairs, torch.cat([self.pool[r], own[f]]))
+                sharp = torch.cat([r < self.labelled, torch.ones(o.forgotten, dtype=torch.bool)])
                 answers = torch.cat([self.pool_labels[r], labels[f]])
-                seen.append((features.detach()[sharp], answers[sharp]))
-                reader.learn(*(torch.cat(parts) for parts in zip(*seen, strict=True)))
-                loss = self.loss(features, self.teacher[r], reader, weight)
+                recent.append(({d: v.detach()[sharp] for d, v in views.items()}, answers[sharp]))
+                for depth, reader in readers.items():
+                    reader.learn(torch.cat([v[depth] for v, _ in recent]),
+                                 torch.cat([told for _, told in recent]))
+                loss = self.loss(views, self.teacher[r], readers, weight)
                 loss = loss + o.pull * sum(p.square().sum(2).prod(1).sum() for p in pairs.values())
                 loss = loss + o.pull * sum(s.square().sum() for s in shifts.values())
                 solver.zero_grad()
@@ -146,25 +240,29 @@ class Guard(ladder.Fitter):
         return tuple({name: value.to(self.device).requires_grad_(True)
                       for name, value in entries.items()} for entries in (pairs, shifts))
 
-    def loss(self, features: Tensor, teacher: Tensor, reader: ladder.Reader,
+    def loss(self, views: dict[str, Tensor], teacher: Tensor, readers: dict[str, ladder.Reader],
              weight: float) -> Tensor:
-        """What an edit costs, from features (N, d) of retained images and then of the classes',
-        and the original's logits of the retained ones."""
-        o, forget, count = self.options, reader.forget, len(teacher)
-        z = self.model.fc(features)
-        return (ladder.masked_divergence(z[:count], teacher, forget).mean()
-                + weight * ladder.hinge(z[count:], forget, o.margin).mean()
-                + o.reader * reader.finds(features[count:]).mean())
+        """What an edit costs, from `views` of retained images and then of the classes', and the
+        original's logits (n, C) of the retained ones."""
+        o, forget, count = self.options, readers[END].forget, len(teacher)
+        z = self.model.fc(views[END])
+        loss = (ladder.masked_divergence(z[:count], teacher, forget).mean()
+                + weight * ladder.hinge(z[count:], forget, o.margin).mean())
+        for depth, reader in readers.items():
+            pushed = reader.finds(views[depth][count:]).mean()
+            loss = loss + (o.reader if depth == END else o.deep) * pushed
+        return loss
 
 
-def prepare(bench: requests.Bench, classes, log: Callable[[str], None] | None = None
+def prepare(bench: requests.Bench, rung: str, classes, log: Callable[[str], None] | None = None
             ) -> tuple[ladder.Stored, dict[int, float]]:
-    """Guarded directions of `classes`, and the seconds each took: stored beside the checkpoint.
+    """Directions of `classes` by one of `RUNGS`, and the seconds each took: stored beside the
+    checkpoint.
 
     Each class is written as soon as it is fitted, so what is stopped resumes.
     """
-    wanted = options(bench.images.name, bench.sidecar["config"]["profile"])
-    path = artifacts.companion(bench.checkpoint, f"gates-{RUNG}")
+    wanted = setting(bench, rung)
+    path = artifacts.companion(bench.checkpoint, f"gates-{rung}")
     mark = {"options": json.dumps(wanted.told(), sort_keys=True),
             "weights": bench.sidecar["sha256"]}
     stored, seconds = ladder.load_gates(path, mark) if path.exists() else ({}, {})
@@ -176,5 +274,5 @@ def prepare(bench: requests.Bench, classes, log: Callable[[str], None] | None = 
         seconds[cls] = time.perf_counter() - began
         ladder.save_gates(path, stored, seconds, mark)
         if log:
-            log(f"{RUNG}: {bench.images.class_names[cls]} fitted in {seconds[cls]:.1f} s")
+            log(f"{rung}: {bench.images.class_names[cls]} fitted in {seconds[cls]:.1f} s")
     return stored, seconds

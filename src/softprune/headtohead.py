@@ -31,7 +31,7 @@ from softprune import (
 )
 from softprune.errors import UserError, choose
 
-FITTED = (*ladder.RUNGS, guarding.RUNG)  # each class beforehand
+FITTED = (*ladder.RUNGS, *guarding.RUNGS)  # each class beforehand
 OWN = (*requests.PLAIN, *FITTED)
 CLOSED = ("head-mask", "head-zero", "bias-shift", "pour-p", "cse", "cdp")
 STATISTICS = ("svd", "ssd")
@@ -97,20 +97,19 @@ class Contest:
         self.bench, self.images, self.options = bench, bench.images, options
         self.access = unlearning.Access.of(bench)
         self.settings = {m: unlearning.tuned(self.images.name, m) for m in unlearning.registry()}
-
-        self.guarded: ladder.Stored = {}
+        self.guarded: dict[str, ladder.Stored] = {}  # rung -> its directions
 
     def prepare(self, rung: str, classes) -> dict[int, float]:
         """Fit (or find) the edits of one of `FITTED` for `classes`; the seconds each class took."""
-        if rung != guarding.RUNG:
+        if rung not in guarding.RUNGS:
             return self.bench.prepare(rung, classes)
-        self.guarded, seconds = guarding.prepare(self.bench, classes)
+        self.guarded[rung], seconds = guarding.prepare(self.bench, rung, classes)
         return seconds
 
     def gates(self, method: str, cls: int) -> pruning.Gates:
         """What one of `OWN` does for a class: looked up where it was fitted (`prepare`)."""
-        if method == guarding.RUNG:
-            return ladder.request(self.guarded, (cls,))
+        if method in guarding.RUNGS:
+            return ladder.request(self.guarded[method], (cls,))
         return self.bench.method_gates(method, (cls,), **self.options)
 
     # --- time ------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Directions guarded at every depth."""
+"""Directions guarded at a depth, too."""
 
 import dataclasses
 import sys
@@ -10,7 +10,6 @@ import torch
 from softprune import (
     artifacts,
     audit,
-    depths,
     evaluation,
     guarding,
     ladder,
@@ -24,13 +23,13 @@ from softprune.errors import UserError
 sys.path.insert(0, str(paths.root() / "benchmarks"))
 import deep as benchmark
 
-SHORT = depths.DepthOptions(steps=40, rounds=1, pairs=4, pool=400, sites="inner", depths="conv2",
-                            deep=0.2)
+SHORT = guarding.GuardOptions(steps=40, rounds=1, pairs=4, pool=400, sites="inner",
+                              depths="conv2", deep=0.2)
 
 
 @pytest.fixture(scope="module")
 def deep(smoke):
-    return depths.DeepGuard(smoke.model, smoke.images, SHORT)
+    return guarding.Guard(smoke.model, smoke.images, SHORT)
 
 
 @pytest.mark.parametrize("architecture, depth, first", [
@@ -39,7 +38,7 @@ def test_the_depth_is_the_last_but_one_and_the_edit_begins_before(architecture, 
     model = models.build(architecture, classes=10, channels=3, width=4)
     bench = types.SimpleNamespace(model=model, images=types.SimpleNamespace(name="cifar10"),
                                   sidecar={"config": {"profile": "laptop"}})
-    found, plain = depths.options(bench), guarding.options("cifar10", "laptop")
+    plain, found = (guarding.setting(bench, rung) for rung in guarding.RUNGS)
     edited = models.choose_sites(model, found.sites)
     assert (found.depths, edited[0].name) == (depth, first)
     assert [s.name for s in edited] == [s.name for s in model.sites()][
@@ -47,12 +46,13 @@ def test_the_depth_is_the_last_but_one_and_the_edit_begins_before(architecture, 
     assert (found.deep, found.reader, found.pairs) == (plain.reader / 4, plain.reader, plain.pairs)
 
 
-def test_without_a_depth_it_is_guarded(smoke):
-    alone = depths.DeepGuard(smoke.model, smoke.images, dataclasses.replace(SHORT, depths=""))
-    own = {f.name: getattr(SHORT, f.name) for f in dataclasses.fields(guarding.GuardOptions)}
-    plain = guarding.Guard(smoke.model, smoke.images, guarding.GuardOptions(**own))
-    edit, same = alone.fit((3,)), plain.fit((3,))
+def test_a_reader_of_no_weight_changes_nothing(smoke):
+    """Nor is a depth told where there is none, so what was stored before is still found."""
+    without, idle = (guarding.Guard(smoke.model, smoke.images, dataclasses.replace(SHORT, **o))
+                     for o in ({"depths": ""}, {"deep": 0.0}))
+    edit, same = without.fit((3,)), idle.fit((3,))
     assert edit.keys() == same.keys() and all(torch.equal(e, same[n]) for n, e in edit.items())
+    assert "depths" not in without.options.told() and idle.options.told()["depths"] == "conv2"
 
 
 def test_a_depths_reader_begins_as_the_probe_of_the_unedited_maps(deep, smoke):
@@ -73,7 +73,7 @@ def test_a_fit_hides_the_class_from_the_depths_first_reader_and_folds_exactly(de
             told = guard.heads["conv2"](guard._scaled("conv2", guard.seen["conv2"]))
         return (told.argmax(1) == 3).double().mean().item()
 
-    idle = depths.DeepGuard(smoke.model, smoke.images, dataclasses.replace(SHORT, deep=0.0))
+    idle = guarding.Guard(smoke.model, smoke.images, dataclasses.replace(SHORT, deep=0.0))
     edit = deep.fit((3,))
     assert still_read(deep, {}) > 0.8
     assert still_read(deep, edit) < still_read(idle, idle.fit((3,))) - 0.1
@@ -90,12 +90,12 @@ def test_a_fit_hides_the_class_from_the_depths_first_reader_and_folds_exactly(de
 def test_a_depth_that_the_edit_cannot_reach_is_refused(smoke):
     for name in ("conv9", "conv1"):  # no site, and in front of the edit
         with pytest.raises(UserError, match="depth"):
-            depths.DeepGuard(smoke.model, smoke.images, dataclasses.replace(
+            guarding.Guard(smoke.model, smoke.images, dataclasses.replace(
                 SHORT, sites="conv2", depths=name))
 
 
 def test_stored_once_and_folded_by_the_tool(smoke, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(depths, "options", lambda bench: SHORT)
+    monkeypatch.setattr(guarding, "setting", lambda bench, rung: SHORT)
     words = ["fit", "--dataset", "digits", "--profile", "smoke", "--rung", "deep"]
     for told in (True, False):
         assert main([*words, "--classes", "three"]) == 0
@@ -112,10 +112,10 @@ def test_stored_once_and_folded_by_the_tool(smoke, tmp_path, capsys, monkeypatch
 
 
 def test_the_record_has_depths_and_refits_on_both_splits(smoke, monkeypatch):
-    monkeypatch.setattr(depths, "options", lambda bench: SHORT)
+    monkeypatch.setattr(guarding, "setting", lambda bench, rung: SHORT)
     rows = benchmark.rows_of(smoke, [3], lambda text: None)
     value = {(r["method"], r.get("split"), r["metric"]): r["value"] for r in rows}
-    own = depths.RUNG
+    own = guarding.DEEP
     assert len(value) == len(rows) and {m for m, *_ in value} == {own, "original"}
     assert value[own, "forgotten-test", "accuracy"] < 0.2
     at = "recall-t4-probe-conv2"
