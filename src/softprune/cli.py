@@ -83,7 +83,7 @@ def build_parser() -> argparse.ArgumentParser:
         _parameters(parser_)
     train.add_argument("--without", metavar="CLASS,...",
                        help="leave classes out: a retrained reference")
-    fit.add_argument("--rung", default="best", metavar="calibrated|best|guarded|deep")
+    fit.add_argument("--rung", default="best", metavar="calibrated|best|guarded|deep|prototype")
     fit.add_argument("--classes", metavar="CLASS,...", help="default: all")
     fit.add_argument("--every", type=int, default=1, metavar="N", help="only every N-th class")
     fit.add_argument("--choose", action="store_true",
@@ -109,7 +109,7 @@ def build_parser() -> argparse.ArgumentParser:
     forget.add_argument("--classes", required=True, metavar="CLASS,...")
     forget.add_argument("--out", required=True, metavar="PATH")
     forget.add_argument("--rung", default="plain",
-                        metavar="plain|calibrated|best|guarded|deep|together",
+                        metavar="plain|prototype|calibrated|best|guarded|deep|together",
                         help="gates by score and fraction, those `softprune fit` stored, or fitted "
                              "now for all classes at once (takes training images, and seconds)")
     forget.add_argument("--fraction", type=float, default=0.25)
@@ -294,7 +294,10 @@ def _bench(config):
 
 
 def _fit(arguments) -> None:
-    choose("rung", arguments.rung, ("calibrated", "best", "guarded", "deep"))
+    choose("rung", arguments.rung, ("calibrated", "best", "guarded", "deep", "prototype"))
+    if arguments.rung == "prototype" and not arguments.choose:
+        raise UserError("prototype has nothing to fit: type `softprune forget --rung prototype`, "
+                        "or add --choose to choose its setting on the validation split")
     if arguments.choose and arguments.rung in ("guarded", "deep"):
         raise UserError("--choose: expected --rung calibrated or best; guarded directions are "
                         "chosen beside retrained networks, type `python benchmarks/readers.py`")
@@ -318,8 +321,15 @@ def _fit(arguments) -> None:
 
 
 def _choose_setting(bench, rung: str) -> None:
-    from softprune import choosing, ladder
+    from softprune import choosing, ladder, prototypes
 
+    if rung == prototypes.RUNG:
+        def note(t):
+            print(f"{_told(t['options'])}  left {100 * t['left']:6.2f} %  others "
+                  f"{100 * t['change-mean']:+6.2f} points", flush=True)
+
+        return print(f"chosen for {rung} on {bench.images.name}: "
+                     f"{_told(prototypes.choose(bench, note))}")
     base = ladder.base(rung, bench.images.name).told()
 
     def told(options) -> str:
@@ -331,6 +341,10 @@ def _choose_setting(bench, rung: str) -> None:
               f"{100 * t['change-mean']:+6.2f} points  {t['seconds']:.1f} s a class", flush=True)
 
     print(f"chosen for {rung} on {bench.images.name}: {told(choosing.choose(bench, rung, log))}")
+
+
+def _told(options) -> str:
+    return ", ".join(f"{k}={v}" for k, v in options.told().items())
 
 
 def _sweep(arguments) -> None:
@@ -475,7 +489,7 @@ def _forget(arguments) -> None:
             gates = pruning.make_gates(table, sites, classes, score=arguments.score,
                                        fraction=arguments.fraction, gate=arguments.gate)
     else:
-        gates = _fitted_gates(arguments.rung, checkpoint, sidecar, classes, ledger)
+        gates = _rung_gates(arguments.rung, checkpoint, model, sidecar, table, classes, ledger)
     before = _accuracies(model, sidecar, classes)
     with ledger.part("edit"):
         pruning.fold(model, gates)
@@ -504,11 +518,19 @@ def _forget(arguments) -> None:
     print(out)
 
 
-def _fitted_gates(rung: str, checkpoint: Path, sidecar: dict, classes, ledger):
-    """Gates that `softprune fit` stored, or of `together`, which is fitted now."""
-    from softprune import artifacts, datasets, ladder, requests
+def _rung_gates(rung: str, checkpoint: Path, model, sidecar: dict, table, classes, ledger):
+    """Directions of prototypes from the table, gates that `softprune fit` stored, or of `together`,
+    which is fitted now."""
+    from softprune import artifacts, datasets, ladder, prototypes, requests
 
-    choose("rung", rung, ("plain", *ladder.RUNGS, "guarded", "deep", requests.TOGETHER))
+    choose("rung", rung, ("plain", prototypes.RUNG, *ladder.RUNGS, "guarded", "deep",
+                          requests.TOGETHER))
+    if rung == prototypes.RUNG:
+        setting = prototypes.options(sidecar["config"]["dataset"], sidecar["config"]["profile"])
+        with ledger.part("prepare"):
+            found = prototypes.of_model(model, table, setting)
+        with ledger.part("select"):
+            return prototypes.request(found, classes)
     if rung == requests.TOGETHER:
         images = datasets.load(sidecar["config"]["dataset"])
         bench = requests.Bench(checkpoint, images)

@@ -23,6 +23,7 @@ from softprune import (
     guarding,
     ladder,
     membership,
+    prototypes,
     pruning,
     requests,
     training,
@@ -32,7 +33,8 @@ from softprune import (
 from softprune.errors import UserError, choose
 
 FITTED = (*ladder.RUNGS, *guarding.RUNGS)  # each class beforehand
-OWN = (*requests.PLAIN, *FITTED)
+TABLE = (*requests.PLAIN, prototypes.RUNG)  # from the class-by-channel table alone
+OWN = (*TABLE, *FITTED)
 CLOSED = ("head-mask", "head-zero", "bias-shift", "pour-p", "cse", "cdp")
 STATISTICS = ("svd", "ssd")
 TRAINED = tuning.TRAINED
@@ -99,6 +101,11 @@ class Contest:
         self.settings = {m: unlearning.tuned(self.images.name, m) for m in unlearning.registry()}
         self.guarded: dict[str, ladder.Stored] = {}  # rung -> its directions
 
+    @functools.cached_property
+    def prototypes(self) -> dict[str, Tensor]:
+        """Directions of all classes, from the table."""
+        return prototypes.prepare(self.bench)
+
     def prepare(self, rung: str, classes) -> dict[int, float]:
         """Fit (or find) the edits of one of `FITTED` for `classes`; the seconds each class took."""
         if rung not in guarding.RUNGS:
@@ -108,6 +115,8 @@ class Contest:
 
     def gates(self, method: str, cls: int) -> pruning.Gates:
         """What one of `OWN` does for a class: looked up where it was fitted (`prepare`)."""
+        if method == prototypes.RUNG:
+            return prototypes.request(self.prototypes, (cls,))
         if method in guarding.RUNGS:
             return ladder.request(self.guarded[method], (cls,))
         return self.bench.method_gates(method, (cls,), **self.options)
@@ -134,8 +143,10 @@ class Contest:
         choose("method", method, (*OWN, *unlearning.registry()))
         own = self._gated if method in OWN else self._unlearned
         model, seconds, cpu = own(method, cls, repeats)
-        if method in (*requests.PLAIN, "cse", "cdp"):
+        if method in (*TABLE, "cse", "cdp"):
             seconds["prepare"], cpu["prepare"] = self.table_time
+        if method == prototypes.RUNG:
+            seconds["prepare"] += evaluation.median_time(lambda: prototypes.prepare(self.bench), 3)
         with tempfile.TemporaryDirectory() as folder:
             seconds["save"] = evaluation.median_time(lambda: artifacts.save_tensors(
                 f"{folder}/m.safetensors", model.state_dict()), min(repeats, 5))

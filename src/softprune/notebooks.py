@@ -211,10 +211,12 @@ def baseline_settings(dataset: str) -> str:
 
 
 def guard_settings(dataset: str, profile: str) -> str:
-    """Hash of what guarded directions are fitted with (`guarding.options`)."""
-    from softprune import guarding
+    """Hash of what guarded directions are fitted with, and of where and how strong those of
+    prototypes are."""
+    from softprune import guarding, prototypes
 
-    return artifacts.short_hash(guarding.options(dataset, profile).told())
+    return artifacts.short_hash([guarding.options(dataset, profile).told(),
+                                 prototypes.options(dataset, profile).told()])
 
 
 def data_hash(dataset: str) -> str:
