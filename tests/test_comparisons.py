@@ -72,7 +72,9 @@ def test_the_bars_verdict_and_the_claims(monkeypatch):
     judged = book.judge_speed("cifar10", "best")  # twice as fast: 198 times against ssd
     assert judged["verdict"] == "holds for a class that was fitted beforehand"
     # the other's 9.9 ms against 7.00005 s
-    assert "7.0 s by the clock, not counted; with it 0.0014 times against ssd" in judged["text"]
+    assert ("7.0 s by the clock, is not counted; were it, 0.0014 times against ssd (slower)"
+            in judged["text"])
+    assert book.judge_speed("cifar10", "prototype") is None, "an older page is without its row"
     assert book.judge_speed("cifar100", "soft") is None
 
 
@@ -90,12 +92,13 @@ def test_headlines_come_from_their_own_records(monkeypatch):
                 for k, v in (("time-request", t), ("ratio-request-soft", t / 0.001))]
         rows.append(artifacts.row("best", "time-prepare", 12, "s", forget="cat"))
         return {"stage": "headline", "rows": rows, "provenance": {"device": "cpu"}, "parameters": {
-            "dataset": "cifar10", "architecture": "resnet18", "width": width, "profile": "laptop"}}
+            "dataset": "cifar10", "architecture": "resnet18", "width": width, "epochs": 9,
+            "profile": "laptop"}}
 
     monkeypatch.setattr(book, "records", lambda: [record(64, 99), record(32, 101)])
     half, full = comparisons.headlines()
     assert (half["width"], full["width"], half["prepare"], half["forget"]) == (32, 64, 12, "cat")
-    assert half["device"] == "cpu"
+    assert half["device"] == "cpu" and half["epochs"] == 9
     assert [b["met"] for b in half["bars"]] == [True] * 3
     assert [b["met"] for b in full["bars"]] == [False, True, True]
 

@@ -537,6 +537,66 @@ def test_deeper_is_paired_by_class_with_the_networks_retrained_without_it(use):
     assert (told["seconds"], told["edit"]) == (20.0, 0.001)
 
 
+def table_rows(name, accuracy, change, **more):
+    told = [artifacts.row("prototype", "accuracy", accuracy, split="forgotten-test", forget=name),
+            artifacts.row("prototype", "change", change, split="retained-test", forget=name)]
+    return told + [artifacts.row("prototype", k.replace("_", "-"), v, split="forgotten-test",
+                                 forget=name) for k, v in more.items()]
+
+
+def test_from_the_table_is_paired_with_the_networks_retrained_without_a_class(use, monkeypatch):
+    rows, looked = [], []
+    for name, scale in (("cat", 1), ("dog", 3)):
+        rows += table_rows(name, 0.001 * scale, -0.1 * scale, accuracy_head_refit=0.2 * scale,
+                           recall_t4_mlp=0.3)
+        looked += readers_rows("retrained", name, 0.1, 0.3) + readers_rows("best", name, 0.1, 0.3)
+        looked += [artifacts.row(m, "recall-t4-mlp", 0.1, split="forgotten-test", forget=name)
+                   for m in ("retrained", "guarded-1-0.1")]
+        looked += readers_rows("guarded-1-0.1", name, 0.1, 0.3)
+    rows += table_rows("frog", 0.0, -0.2) + table_rows("cat,dog", 0.5, -0.4)
+    rows += [artifacts.row("prototype", f"time-{k}", v, "s") for k, v in (
+        ("prepare", 0.01), ("select", 1e-5), ("edit", 1e-4))]
+    page = [artifacts.row("soft", "accuracy", 0.1, split="forgotten-test", forget="cat", n=1000)]
+    own, others = made("soft-pruning", "abc", page), made("readers", "a", looked)
+    monkeypatch.setattr(book, "page_key", lambda d, stage="": "abc")
+    monkeypatch.setattr(book, "identity", lambda d: {
+        "architecture": "resnet18", "width": 16, "penalty": "so", "seed": 0, "profile": "laptop"})
+    monkeypatch.setattr(book, "requested", lambda d: "cat")
+    use([own, others])
+    assert findings.from_table("cifar10") is None
+    extra = {"options": {"sites": 2}}
+    use([own, others, made("from-table", "a", rows, extra),
+         made("from-table", "b", table_rows("cat", 0.9, -9.0), extra, width=32)])
+    told = findings.from_table("cifar10")
+    assert (told["classes"], told["n"], told["options"]["sites"]) == (3, 2, 2)
+    assert told["forgotten"] == pytest.approx(0.4 / 3) and told["worst"] == pytest.approx(0.3)
+    assert not told["gone"] and told["spared"] and not told["met"]
+    assert told["gaps"]["accuracy-head-refit"][0] == pytest.approx(30)
+    assert told["gaps"]["change"][0] == pytest.approx(-0.5)
+    assert told["gaps"]["mlp"] == pytest.approx((20, 20, 20))
+    assert told["several"][2]["forgotten"] == 50 and told["prepare"] == 0.01
+    first, *rest = findings.beside_bars("cifar10")
+    assert first["edit"] == "prototype" and first["refit"][0] == pytest.approx(30)
+    assert [b["edit"] for b in rest] == ["best", "guarded"]
+    for kind, said in (("complete", "does not hold"), ("retained", "holds"),
+                       ("milliseconds", "holds")):
+        assert book.judge({"id": kind}, "cifar10", "prototype")["verdict"] == said
+    assert book.judge({"id": "privacy"}, "cifar10", "prototype") is None
+
+
+def test_trials_of_a_table_stand_by_their_number_of_sites(use, monkeypatch):
+    assert findings.table_trials("nowhere") == []
+    settings = [{"sites": s, "alpha": a, "spread": 1.0} for s, a in ((1, 2.0), (1, 3.0), (2, 2.0))]
+    rows = [artifacts.row("prototype", f"trial-{k}", v, "points", n=5, gate=f"trial-{i}")
+            for i, left in enumerate((3.0, 1.0, 2.0))
+            for k, v in (("left", left), ("forgotten-mean", left / 2), ("change-mean", -0.1))]
+    use([made("prototype-choice", "key", rows, {"trials": settings, "set": settings[1]})])
+    monkeypatch.setattr(findings.prototypes, "chosen", lambda: {"cifar10": {"record": "key"}})
+    one, two = findings.table_trials("cifar10")
+    assert (one["alpha"], one["chosen"], one["left"]) == (3.0, True, pytest.approx(1))
+    assert (two["sites"], two["chosen"], two["n"]) == (2, False, 5)
+
+
 def test_several_classes_at_once_stand_by_size_and_beside_the_network_without_them(use):
     rows = []
     for name, scale in (("cat,dog", 1), ("cat,frog", 3), ("cat,dog,frog", 7)):

@@ -155,9 +155,9 @@ def headlines() -> list[dict]:
     """Request times on checkpoints of their own (`benchmarks/headline.py`), wide ones last.
 
     Returns:
-        Dicts with `dataset`, `architecture`, `width`, `profile`, `device`, `forget`, `soft` and
-        `best` (seconds of a request), `prepare` (seconds of the fit of `best`) and `bars`, as
-        `speed_bar` gives them.
+        Dicts with `dataset`, `architecture`, `width`, `epochs`, `profile`, `device`, `forget`,
+        `soft` and `best` (seconds of a request), `prepare` (seconds of the fit of `best`) and
+        `bars`, as `speed_bar` gives them.
     """
     made = []
     for record in book.records():
@@ -165,7 +165,7 @@ def headlines() -> list[dict]:
             continue
         value = {(r["method"], r["metric"]): r["value"] for r in record["rows"]}
         entry = {k: record["parameters"][k] for k in ("dataset", "architecture", "width",
-                                                      "profile")}
+                                                      "epochs", "profile")}
         entry |= {m: value[m, "time-request"] for m in ("soft", "best")}
         entry["bars"] = [{"method": m, "bar": bar, "ratio": value[m, "ratio-request-soft"],
                           "met": value[m, "ratio-request-soft"] >= bar} for m, bar in BARS.items()]

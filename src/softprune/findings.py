@@ -13,6 +13,7 @@ from softprune import (
     notebooks,
     paths,
     profiles,
+    prototypes,
     requests,
 )
 from softprune.errors import UserError
@@ -412,6 +413,80 @@ def deeper(dataset: str) -> dict | None:
             "all": _turn(_test_values(record, guarding.DEEP))}
 
 
+def from_table(dataset: str, **at) -> dict | None:
+    """Every class in turn after `prototype` (`benchmarks/from_table.py`), which has no fit.
+
+    Args:
+        at: parameters of the network; without any, the page's.
+
+    Returns:
+        None where nothing was measured, else as in `networks`, with `gone` and `spared`, the two
+        halves of the bar, and `met`; `options`; seconds of
+        `prepare` (all classes, the table apart), `select` and `edit`; `refit` and `gaps`: what a
+        refitted classifier finds, less what it finds in the networks retrained without a class,
+        and the others' change less there, paired by class, (mean, low, high) in points, and
+        `other`: the same of other readers, all of `n` classes (None where there is none);
+        `several`: size -> a dict as in `networks`, of requests for so many classes at once.
+    """
+    found = [r for r in book.records()
+             if r["stage"] == "from-table" and r["parameters"]["dataset"] == dataset]
+    if found:
+        shared = ("architecture", "width", "penalty", "seed", "profile")
+        own = at or {k: v for k, v in book.identity(dataset).items() if k in shared}
+        found = [r for r in found if own.items() <= r["parameters"].items()]
+    if not found:
+        return None
+    record = found[-1]
+    value = _by_class(record["rows"], prototypes.RUNG)
+    by_size: dict[int, dict[str, list[float]]] = {}
+    for name, change in value["change"].items():
+        turn = by_size.setdefault(1 + name.count(","), {"accuracy": [], "change": []})
+        turn["accuracy"].append(value["accuracy"][name])
+        turn["change"].append(change)
+    single = _turn(by_size.pop(1))
+    looked = [] if at else [r for r in book.records() if r["stage"] == "readers"
+                            and r["parameters"]["dataset"] == dataset]
+    there = _by_class(looked[-1]["rows"], "retrained") if looked else {}
+    refit = value.get("accuracy-head-refit", {})
+    both = sorted(set(refit) & set(there.get("accuracy-head-refit", {})))
+    gaps = {k.removeprefix("recall-t4-"): book.interval([
+        (1 if k == "change" else 100) * (v[c] - there[k][c]) for c in both])
+        for k, v in value.items() if both and k in there and set(both) <= set(v)}
+    gone, spared = _bars(dataset, single)
+    return single | {
+        "gone": gone, "spared": spared, "met": gone and spared,
+        "options": record["extra"]["options"],
+        **{k: _value(record, metric=f"time-{k}") for k in ("prepare", "select", "edit")},
+        "n": len(both), "gaps": gaps or None,
+        "refit": 100 * statistics.fmean(refit[c] for c in both) if both else None,
+        "several": {size: _turn(turn) for size, turn in sorted(by_size.items())}}
+
+
+def table_trials(dataset: str) -> list[dict]:
+    """What the choice of a setting of `prototype` tried, for each number of sites what it would
+    take (`prototypes.prefer`): validation split.
+
+    Returns:
+        Dicts with the setting's `sites`, `alpha`, `spread`, in points `left` (not told by a margin
+        yet), `forgotten` and `change`, how many classes, `n`, and `chosen`.
+    """
+    key = prototypes.chosen().get(dataset, {}).get("record")
+    found = [r for r in book.records() if r["stage"] == "prototype-choice" and r["key"] == key
+             and r["parameters"]["dataset"] == dataset]
+    if not found:
+        return []
+    extra, by_trial = found[-1]["extra"], {}
+    for r in found[-1]["rows"]:
+        trial = by_trial.setdefault(int(r["gate"].removeprefix("trial-")), {"n": r["n"]})
+        trial[r["metric"].removeprefix("trial-")] = r["value"] / 100
+    tried = [t | {"options": extra["trials"][i]} for i, t in by_trial.items()]
+    best = [prototypes.prefer([t for t in tried if t["options"]["sites"] == count])
+            for count in sorted({t["options"]["sites"] for t in tried})]
+    return [t["options"] | {"left": 100 * t["left"], "forgotten": 100 * t["forgotten-mean"],
+                            "change": 100 * t["change-mean"], "n": t["n"],
+                            "chosen": t["options"] == extra["set"]} for t in best]
+
+
 def several(dataset: str) -> list[dict]:
     """Several classes at once (`benchmarks/several.py`): what is left, and what a refit finds.
 
@@ -511,8 +586,8 @@ NEAR = 0.3  # points that the others may lie below a retrained network
 
 
 def beside_bars(dataset: str) -> list[dict]:
-    """`best` and `guarded` against the two bars that a retrained network sets, over the classes
-    that one is there for.
+    """`prototype`, `best` and `guarded` against the two bars that a retrained network sets, over
+    the classes that one is there for.
 
     Returns:
         Dicts with `edit`, `n` classes, and in points less the retrained network, (mean, low,
@@ -521,7 +596,11 @@ def beside_bars(dataset: str) -> list[dict]:
     found = readers(dataset)
     if not found:
         return []
-    made = []
+    made, closed = [], from_table(dataset)
+    if closed and closed["gaps"]:
+        others, refit = closed["gaps"]["change"], closed["gaps"]["accuracy-head-refit"]
+        made.append({"edit": prototypes.RUNG, "n": closed["n"], "others": others, "refit": refit,
+                     "others-verdict": near(others), "refit-verdict": hidden(refit)})
     for t in (t for t in found["trials"] if t["method"] in ("best", found["chosen"])):
         others, refit = t["test"]["change-gap"], t["test"]["refit-gap"]
         made.append({"edit": "guarded" if t["pairs"] else "best", "n": found["n"],
@@ -701,8 +780,8 @@ def front_table() -> list[dict]:
         Dicts with `dataset`, `name`, `title` (the name with profile and accuracy), `inside` (what
         `best` leaves under the untouched classifier; None if not measured), and a dict a method of
         `FRONT` as in `networks`, with `met`: whether it meets the whole bar; the same for
-        `guarded` (None where it was not measured); `partial`: whether `best` was fitted for some
-        classes only; `earlier`: whether by an earlier setting.
+        `guarded` and `prototype` (None where it was not measured); `partial`: whether `best` was
+        fitted for some classes only; `earlier`: whether by an earlier setting.
     """
     titles, made = {d: c["title"] for d, c in catalog.catalog().items()}, []
     for d in book.pages():
@@ -725,9 +804,11 @@ def front_table() -> list[dict]:
                          "at": {k: e[k] for k in ("architecture", "width", "penalty", "epochs")},
                          "inside": e["inside"]["forgotten"]} | {m: dict(e[m]) for m in FRONT})
     for row in made:
-        found = _most_guarded(row["dataset"], **row.pop("at"))
+        at = row.pop("at")
+        found = _most_guarded(row["dataset"], **at)
         row["guarded"] = _turn(found[0]) if found else None
-        for told in (row[m] for m in (*FRONT, "guarded") if row[m]):
+        row["prototype"] = from_table(row["dataset"], **{"penalty": "so", "seed": 0} | at)
+        for told in (row[m] for m in (*FRONT, "guarded", "prototype") if row[m]):
             told["met"] = met(row["dataset"], told)
         row["partial"] = row["best"]["classes"] < row["soft"]["classes"]
     return made
@@ -735,12 +816,17 @@ def front_table() -> list[dict]:
 
 def met(dataset: str, told: dict) -> bool:
     """Whether one method's numbers in `networks` meet the whole bar."""
+    return all(_bars(dataset, told))
+
+
+def _bars(dataset: str, told: dict) -> tuple[bool, bool]:
+    """Whether such numbers meet its first half, forgotten, and its second, the others spared."""
     key = {"key": book.page_key(dataset), "stage": "soft-pruning"}
     images = book.rows(**key, metric="accuracy", split="forgotten-test")[0]["n"]
     told = {"forgotten-mean": told["forgotten"], "forgotten-worst": told["worst"],
             "change-mean": told["change"], "change-worst": told["change-worst"]}
     told = {k: v / 100 for k, v in told.items()}
-    return requests.forgets(told, images) and requests.spares(told)
+    return requests.forgets(told, images), requests.spares(told)
 
 
 def _value(record: dict, **where) -> float:
@@ -770,7 +856,8 @@ def helpers() -> dict:
             "sequence_ends": sequence_ends, "searched": searched, "trials_meet": trials_meet,
             "side_by_side": side_by_side, "readers": readers, "guarded_turn": guarded_turn,
             "two_references": two_references, "deeper": deeper,
-            "several": several,
+            "several": several, "table_loss": prototypes.LOSS, "table_near": prototypes.NEAR,
+            "from_table": from_table, "table_trials": table_trials,
             "beside_bars": beside_bars, "near": near, "directions": directions,
             "fits": fits, "met": met,
             "wider": wider, "older_pages": older_pages, "older_note": older_note,
