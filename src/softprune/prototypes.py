@@ -3,7 +3,7 @@ r"""A rung without a fit: directions inside the network in closed form, from the
 A class's *prototype* mu_c at a site is its row of the class-by-channel table. With shares p_c and
 variances s_c^2 of the channels within classes, of the same table,
 
-    C = sum_c p_c (mu_c mu_c^T + spread diag(s_c^2)),    v_f = C^-1 mu_f / |C^-1 mu_f|,
+    C = sum_c p_c (mu_c mu_c^T + spread diag(s_c^2)),    v_f = C^-1 mu_f, normed to length 1,
 
 v_f is the direction that reads class f and as little of the others as can be: of all v with
 v^T mu_f = 1 a multiple of it has the least v^T C v. Channels at every place of the map become
