@@ -566,7 +566,7 @@ def test_from_the_table_is_paired_with_the_networks_retrained_without_a_class(us
     assert findings.from_table("cifar10") is None
     extra = {"options": {"sites": 2}}
     use([own, others, made("from-table", "a", rows, extra),
-         made("from-table", "b", table_rows("cat", 0.9, -9.0), extra, width=32)])
+         made("from-table", "b", table_rows("cat", 0.9, -9.0) + rows[-3:], extra, width=32)])
     told = findings.from_table("cifar10")
     assert (told["classes"], told["n"], told["options"]["sites"]) == (3, 2, 2)
     assert told["forgotten"] == pytest.approx(0.4 / 3) and told["worst"] == pytest.approx(0.3)
@@ -575,6 +575,8 @@ def test_from_the_table_is_paired_with_the_networks_retrained_without_a_class(us
     assert told["gaps"]["change"][0] == pytest.approx(-0.5)
     assert told["gaps"]["mlp"] == pytest.approx((20, 20, 20))
     assert told["several"][2]["forgotten"] == 50 and told["prepare"] == 0.01
+    wide, = findings.table_elsewhere("cifar10")
+    assert (wide["width"], wide["seed"], wide["classes"], wide["gaps"]) == (32, 0, 1, None)
     first, *rest = findings.beside_bars("cifar10")
     assert first["edit"] == "prototype" and first["refit"][0] == pytest.approx(30)
     assert [b["edit"] for b in rest] == ["best", "guarded"]

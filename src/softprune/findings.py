@@ -462,6 +462,22 @@ def from_table(dataset: str, **at) -> dict | None:
         "several": {size: _turn(turn) for size, turn in sorted(by_size.items())}}
 
 
+def table_elsewhere(dataset: str) -> list[dict]:
+    """The same of every other network that it was tried on, by the setting of the data set.
+
+    Returns:
+        Dicts as `from_table`, with the network's `architecture`, `width`, `epochs`, `penalty`,
+        `seed`, and `profile`.
+    """
+    shared = ("architecture", "width", "penalty", "seed", "profile")
+    own = {k: v for k, v in book.identity(dataset).items() if k in shared}
+    told = [{k: r["parameters"][k] for k in (*shared, "epochs")} for r in book.records()
+            if r["stage"] == "from-table" and r["parameters"]["dataset"] == dataset]
+    others = [at for at in told if not own.items() <= at.items()]
+    return [at | from_table(dataset, **at) for at in sorted(others, key=lambda at: (
+        at["architecture"], at["width"], at["epochs"], at["penalty"], at["seed"]))]
+
+
 def table_trials(dataset: str) -> list[dict]:
     """What the choice of a setting of `prototype` tried, for each number of sites what it would
     take (`prototypes.prefer`): validation split.
@@ -857,7 +873,8 @@ def helpers() -> dict:
             "side_by_side": side_by_side, "readers": readers, "guarded_turn": guarded_turn,
             "two_references": two_references, "deeper": deeper,
             "several": several, "table_loss": prototypes.LOSS, "table_near": prototypes.NEAR,
-            "from_table": from_table, "table_trials": table_trials,
+            "from_table": from_table, "table_elsewhere": table_elsewhere,
+            "table_trials": table_trials,
             "beside_bars": beside_bars, "near": near, "directions": directions,
             "fits": fits, "met": met,
             "wider": wider, "older_pages": older_pages, "older_note": older_note,
