@@ -110,8 +110,9 @@ def build_parser() -> argparse.ArgumentParser:
     forget.add_argument("--out", required=True, metavar="PATH")
     forget.add_argument("--rung", default="plain",
                         metavar="plain|prototype|calibrated|best|guarded|deep|together",
-                        help="gates by score and fraction, those `softprune fit` stored, or fitted "
-                             "now for all classes at once (takes training images, and seconds)")
+                        help="plain: gates by score and fraction; prototype: directions from the "
+                             "table; what `softprune fit` stored; or together: fitted now for all "
+                             "classes at once (takes training images, and seconds)")
     forget.add_argument("--fraction", type=float, default=0.25)
     forget.add_argument("--gate", default="rank", metavar="rank|constant|proportional|hard")
     forget.add_argument("--score", default="difference", metavar="NAME")
