@@ -380,7 +380,7 @@ def judge_prototype(claim: dict, dataset: str, method: str) -> dict | None:
         return {"text": f"{1000 * seconds:.2f} ms (select and edit, median); no fit, "
                         f"{1000 * t['prepare']:.1f} ms for all classes once the table is there",
                 "verdict": "holds" if seconds < 0.01 else "does not hold"}
-    return None  # no attack was run on it
+    return None  # no shadow models were asked about it
 
 
 def judge_speed(dataset: str, method: str) -> dict | None:

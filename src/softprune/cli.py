@@ -304,6 +304,8 @@ def _fit(arguments) -> None:
                         "chosen beside retrained networks, type `python benchmarks/readers.py`")
     _check_every(arguments.every)
     bench = _bench(_configuration(arguments, arguments.classes))
+    if arguments.rung == "prototype":
+        return _choose_prototype(bench)
     if arguments.choose:
         return _choose_setting(bench, arguments.rung)
     names = bench.images.class_names
@@ -322,15 +324,8 @@ def _fit(arguments) -> None:
 
 
 def _choose_setting(bench, rung: str) -> None:
-    from softprune import choosing, ladder, prototypes
+    from softprune import choosing, ladder
 
-    if rung == prototypes.RUNG:
-        def note(t):
-            print(f"{_told(t['options'])}  left {100 * t['left']:6.2f} %  others "
-                  f"{100 * t['change-mean']:+6.2f} points", flush=True)
-
-        return print(f"chosen for {rung} on {bench.images.name}: "
-                     f"{_told(prototypes.choose(bench, note))}")
     base = ladder.base(rung, bench.images.name).told()
 
     def told(options) -> str:
@@ -344,8 +339,17 @@ def _choose_setting(bench, rung: str) -> None:
     print(f"chosen for {rung} on {bench.images.name}: {told(choosing.choose(bench, rung, log))}")
 
 
-def _told(options) -> str:
-    return ", ".join(f"{k}={v}" for k, v in options.told().items())
+def _choose_prototype(bench) -> None:
+    from softprune import prototypes
+
+    def told(options) -> str:
+        return ", ".join(f"{k}={v}" for k, v in options.told().items())
+
+    def log(t):
+        print(f"{told(t['options'])}  left {100 * t['left']:6.2f} %  others "
+              f"{100 * t['change-mean']:+6.2f} points", flush=True)
+
+    print(f"chosen for prototype on {bench.images.name}: {told(prototypes.choose(bench, log))}")
 
 
 def _sweep(arguments) -> None:

@@ -3,10 +3,10 @@ r"""A rung without a fit: directions inside the network in closed form, from the
 A class's *prototype* mu_c at a site is its row of the class-by-channel table. With shares p_c and
 variances s_c^2 of the channels within classes, of the same table,
 
-    C = sum_c p_c (mu_c mu_c^T + spread diag(s_c^2)),    v_f = C^-1 mu_f, normed to length 1,
+    S = sum_c p_c (mu_c mu_c^T + spread diag(s_c^2)),    v_f = S^-1 mu_f, normed to length 1,
 
 v_f is the direction that reads class f and as little of the others as can be: of all v with
-v^T mu_f = 1 a multiple of it has the least v^T C v. Channels at every place of the map become
+v^T mu_f = 1 a multiple of it has the least v^T S v. Channels at every place of the map become
 h - alpha v_f (v_f^T h): alpha = 1 takes out what lies along it, a larger one turns it round, so
 that the layers behind read the class's opposite. One solve a site gives the directions of all
 classes, a request looks its own up, and the edit folds as any along directions does, exactly:
@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from softprune import artifacts, channels, choosing, paths, profiles, pruning, requests
 
 RUNG = "prototype"
-LOSS = 0.004  # what a setting may cost the others on validation images; the bar's half a point less
+LOSS = 0.004  # accuracy that a setting may cost the others on validation images; the bar has 0.005
 NEAR = 1.0  # a class's image counts as left, when a setting is chosen, until it is told by so much
 
 SPREADS = (0.1, 0.2, 0.5, 1.0, 3.0)
