@@ -108,7 +108,7 @@ def test_stored_once_and_folded_by_the_tool(smoke, tmp_path, capsys, monkeypatch
                                smoke.fold_into_copy(ladder.load_gates(path)[0][3]).conv3.weight)
     path.unlink()
     assert main([*words, "--choose"]) == 2
-    assert "expected --rung calibrated or best" in capsys.readouterr().err
+    assert "expected --rung calibrated, best, searched" in capsys.readouterr().err
 
 
 def test_the_record_has_depths_and_refits_on_both_splits(smoke, monkeypatch):

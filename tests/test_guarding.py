@@ -85,7 +85,7 @@ def test_stored_once_and_folded_by_the_tool(smoke, tmp_path, capsys, monkeypatch
                                smoke.fold_into_copy(stored[3]).conv3.weight)
     path.unlink()
     assert main([*words, "--choose"]) == 2
-    assert "expected --rung calibrated or best" in capsys.readouterr().err
+    assert "expected --rung calibrated, best, searched" in capsys.readouterr().err
 
 
 def test_the_reader_learns_on_images_that_have_a_label(smoke, monkeypatch):

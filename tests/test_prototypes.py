@@ -98,6 +98,12 @@ def test_it_forgets_without_a_fit_and_folds_exactly(smoke):
     torch.testing.assert_close(z, explicit, atol=1e-3, rtol=1e-3)
 
 
+def test_how_far_a_class_leads():
+    z = torch.tensor([[3.0, 1.0, 2.0], [0.0, 5.0, 1.0]])
+    assert prototypes.lead(z, 0).tolist() == [1.0, -5.0]
+    assert prototypes.lead(z, 1).tolist() == [-2.0, 4.0]
+
+
 def test_a_request_for_several_is_the_same_in_any_order():
     found = {"direction:here": torch.arange(24.0).view(4, 2, 3)}
     one, other = (prototypes.request(found, f)["direction:here"] for f in ((1, 3), (3, 1)))
@@ -106,7 +112,7 @@ def test_a_request_for_several_is_the_same_in_any_order():
 
 def test_the_rule_takes_what_leaves_least_of_what_others_can_pay_for():
     def trial(left, change, n=5, alpha=1.0):
-        return {"left": left, "change-mean": change, "n": n,
+        return {"left": left, "change-mean": change, "change-worst": 3 * change, "n": n,
                 "options": PrototypeOptions(alpha=alpha)}
 
     cheap, good, dear = trial(0.1, 0.01), trial(0.02, -0.003), trial(0.0, -0.01)
@@ -125,7 +131,7 @@ def test_chosen_once_and_folded_by_the_tool(smoke, tmp_path, monkeypatch, capsys
         taken = prototypes.choose(smoke)
         record, = artifacts.read_records("digits", "smoke", "prototype-choice")
     told = json.loads((tmp_path / "data" / "prototypes.json").read_text())
-    monkeypatch.setattr(prototypes, "chosen", lambda: told)
+    monkeypatch.setattr(prototypes, "chosen", lambda file="": told)
     assert told["digits"]["set"] == taken.told() and prototypes.options("digits", "smoke") == taken
     assert prototypes.options("digits", "paper") == taken, "where it has no choice of its own"
     assert record["key"] == told["digits"]["record"]

@@ -83,7 +83,8 @@ def build_parser() -> argparse.ArgumentParser:
         _parameters(parser_)
     train.add_argument("--without", metavar="CLASS,...",
                        help="leave classes out: a retrained reference")
-    fit.add_argument("--rung", default="best", metavar="calibrated|best|guarded|deep|prototype")
+    fit.add_argument("--rung", default="best",
+                     metavar="calibrated|best|searched|guarded|deep|prototype")
     fit.add_argument("--classes", metavar="CLASS,...", help="default: all")
     fit.add_argument("--every", type=int, default=1, metavar="N", help="only every N-th class")
     fit.add_argument("--choose", action="store_true",
@@ -109,7 +110,8 @@ def build_parser() -> argparse.ArgumentParser:
     forget.add_argument("--classes", required=True, metavar="CLASS,...")
     forget.add_argument("--out", required=True, metavar="PATH")
     forget.add_argument("--rung", default="plain",
-                        metavar="plain|prototype|calibrated|best|guarded|deep|together",
+                        metavar="plain|prototype|calibrated|best|searched|guarded|deep|"
+                                "together",
                         help="plain: gates by score and fraction; prototype: directions from the "
                              "table; what `softprune fit` stored; or together: fitted now for all "
                              "classes at once (takes training images, and seconds)")
@@ -295,19 +297,20 @@ def _bench(config):
 
 
 def _fit(arguments) -> None:
-    choose("rung", arguments.rung, ("calibrated", "best", "guarded", "deep", "prototype"))
-    if arguments.rung == "prototype" and not arguments.choose:
+    rung = arguments.rung
+    choose("rung", rung, ("calibrated", "best", "searched", "guarded", "deep", "prototype"))
+    if rung == "prototype" and not arguments.choose:
         raise UserError("prototype has nothing to fit: type `softprune forget --rung prototype`, "
                         "or add --choose to choose its setting on the validation split")
-    if arguments.choose and arguments.rung in ("guarded", "deep"):
-        raise UserError("--choose: expected --rung calibrated or best; guarded directions are "
-                        "chosen beside retrained networks, type `python benchmarks/readers.py`")
+    if arguments.choose and rung in ("guarded", "deep"):
+        raise UserError("--choose: expected --rung calibrated, best, searched or prototype; "
+                        "guarded directions are chosen beside retrained networks, type "
+                        "`python benchmarks/readers.py`")
     _check_every(arguments.every)
     bench = _bench(_configuration(arguments, arguments.classes))
-    if arguments.rung == "prototype":
-        return _choose_prototype(bench)
     if arguments.choose:
-        return _choose_setting(bench, arguments.rung)
+        own = _choose_setting if rung in ("calibrated", "best") else _choose_direction
+        return own(bench, rung)
     names = bench.images.class_names
     classes = (bench.images.class_indices(arguments.classes) if arguments.classes
                else range(0, len(names), arguments.every))
@@ -315,11 +318,14 @@ def _fit(arguments) -> None:
     def log(text):
         print(text, flush=True)
 
-    if arguments.rung in ("guarded", "deep"):
-        from softprune import guarding
-        seconds = guarding.prepare(bench, arguments.rung, classes, log)[1]
+    from softprune import guarding, searching
+
+    if rung == "searched":
+        seconds = searching.prepare(bench, classes, log)[1]
+    elif rung in guarding.RUNGS:
+        seconds = guarding.prepare(bench, rung, classes, log)[1]
     else:
-        seconds = bench.prepare(arguments.rung, classes, log)
+        seconds = bench.prepare(rung, classes, log)
     print(f"{len(seconds)} of {len(names)} classes are fitted")
 
 
@@ -339,8 +345,8 @@ def _choose_setting(bench, rung: str) -> None:
     print(f"chosen for {rung} on {bench.images.name}: {told(choosing.choose(bench, rung, log))}")
 
 
-def _choose_prototype(bench) -> None:
-    from softprune import prototypes
+def _choose_direction(bench, rung: str) -> None:
+    from softprune import prototypes, searching
 
     def told(options) -> str:
         return ", ".join(f"{k}={v}" for k, v in options.told().items())
@@ -349,7 +355,8 @@ def _choose_prototype(bench) -> None:
         print(f"{told(t['options'])}  left {100 * t['left']:6.2f} %  others "
               f"{100 * t['change-mean']:+6.2f} points", flush=True)
 
-    print(f"chosen for prototype on {bench.images.name}: {told(prototypes.choose(bench, log))}")
+    own = prototypes if rung == prototypes.RUNG else searching
+    print(f"chosen for {rung} on {bench.images.name}: {told(own.choose(bench, log))}")
 
 
 def _sweep(arguments) -> None:
@@ -528,7 +535,7 @@ def _rung_gates(rung: str, checkpoint: Path, model, sidecar: dict, table, classe
     which is fitted now."""
     from softprune import artifacts, datasets, ladder, prototypes, requests
 
-    choose("rung", rung, ("plain", prototypes.RUNG, *ladder.RUNGS, "guarded", "deep",
+    choose("rung", rung, ("plain", prototypes.RUNG, *ladder.RUNGS, "searched", "guarded", "deep",
                           requests.TOGETHER))
     if rung == prototypes.RUNG:
         setting = prototypes.options(sidecar["config"]["dataset"], sidecar["config"]["profile"])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import statistics
 
 from softprune import (
@@ -15,6 +16,7 @@ from softprune import (
     profiles,
     prototypes,
     requests,
+    searching,
 )
 from softprune.errors import UserError
 
@@ -413,23 +415,28 @@ def deeper(dataset: str) -> dict | None:
             "all": _turn(_test_values(record, guarding.DEEP))}
 
 
-def from_table(dataset: str, **at) -> dict | None:
-    """Every class in turn after `prototype` (`benchmarks/from_table.py`), which has no fit.
+# stage of the records of `benchmarks/from_table.py`, and file of `data` with choices
+UNFITTED = {prototypes.RUNG: ("from-table", prototypes.FILE),
+            searching.RUNG: ("searched", searching.FILE)}
+
+
+def from_table(dataset: str, rung: str = prototypes.RUNG, **at) -> dict | None:
+    """Every class in turn after `prototype` or `searched` (`benchmarks/from_table.py`).
 
     Args:
         at: parameters of the network; without any, the page's.
 
     Returns:
         None where nothing was measured, else as in `networks`, with `gone` and `spared`, the two
-        halves of the bar, and `met`; `options`; seconds of
-        `prepare` (all classes, the table apart), `select` and `edit`; `refit` and `gaps`: what a
-        refitted classifier finds, less what it finds in the networks retrained without a class,
-        and the others' change less there, paired by class, (mean, low, high) in points, and
-        `other`: the same of other readers, all of `n` classes (None where there is none);
+        halves of the bar, and `met`; `options`; seconds of `prepare` (of all classes by
+        `prototype`, of one by `searched`; the table apart), `select` and `edit`; `refit` and
+        `gaps`: what a refitted classifier finds, less what it finds in the networks retrained
+        without a class, and the others' change less there, paired by class, (mean, low, high) in
+        points, and the same of other readers, all of `n` classes (None where there is none);
         `several`: size -> a dict as in `networks`, of requests for so many classes at once.
     """
     found = [r for r in book.records()
-             if r["stage"] == "from-table" and r["parameters"]["dataset"] == dataset]
+             if r["stage"] == UNFITTED[rung][0] and r["parameters"]["dataset"] == dataset]
     if found:
         shared = ("architecture", "width", "penalty", "seed", "profile")
         own = at or {k: v for k, v in book.identity(dataset).items() if k in shared}
@@ -437,7 +444,7 @@ def from_table(dataset: str, **at) -> dict | None:
     if not found:
         return None
     record = found[-1]
-    value = _by_class(record["rows"], prototypes.RUNG)
+    value = _by_class(record["rows"], rung)
     by_size: dict[int, dict[str, list[float]]] = {}
     for name, change in value["change"].items():
         turn = by_size.setdefault(1 + name.count(","), {"accuracy": [], "change": []})
@@ -456,13 +463,15 @@ def from_table(dataset: str, **at) -> dict | None:
     return single | {
         "gone": gone, "spared": spared, "met": gone and spared,
         "options": record["extra"]["options"],
-        **{k: _value(record, metric=f"time-{k}") for k in ("prepare", "select", "edit")},
+        "prepare": statistics.fmean(r["value"] for r in record["rows"]
+                                    if r["metric"] == "time-prepare"),
+        **{k: _value(record, metric=f"time-{k}") for k in ("select", "edit")},
         "n": len(both), "gaps": gaps or None,
         "refit": 100 * statistics.fmean(refit[c] for c in both) if both else None,
         "several": {size: _turn(turn) for size, turn in sorted(by_size.items())}}
 
 
-def table_elsewhere(dataset: str) -> list[dict]:
+def table_elsewhere(dataset: str, rung: str = prototypes.RUNG) -> list[dict]:
     """The same of every other network that it was tried on, by the setting of the data set.
 
     Returns:
@@ -472,22 +481,22 @@ def table_elsewhere(dataset: str) -> list[dict]:
     shared = ("architecture", "width", "penalty", "seed", "profile")
     own = {k: v for k, v in book.identity(dataset).items() if k in shared}
     told = [{k: r["parameters"][k] for k in (*shared, "epochs")} for r in book.records()
-            if r["stage"] == "from-table" and r["parameters"]["dataset"] == dataset]
+            if r["stage"] == UNFITTED[rung][0] and r["parameters"]["dataset"] == dataset]
     others = [at for at in told if not own.items() <= at.items()]
-    return [at | from_table(dataset, **at) for at in sorted(others, key=lambda at: (
+    return [at | from_table(dataset, rung, **at) for at in sorted(others, key=lambda at: (
         at["architecture"], at["width"], at["epochs"], at["penalty"], at["seed"]))]
 
 
-def table_trials(dataset: str) -> list[dict]:
-    """What the choice of a setting of `prototype` tried, for each number of sites what it would
-    take (`prototypes.prefer`): validation split.
+def table_trials(dataset: str, rung: str = prototypes.RUNG) -> list[dict]:
+    """What the choice of a setting of `prototype` or `searched` tried, for each number of sites
+    what it would take (`prototypes.prefer`): validation split.
 
     Returns:
-        Dicts with the setting's `sites`, `alpha`, `spread`, in points `left` (not told by a margin
-        yet), `forgotten` and `change`, how many classes, `n`, and `chosen`.
+        Dicts with the setting's options, in points `left` (not told by a margin yet), `forgotten`,
+        `change` and `change-worst`, how many classes, `n`, and `chosen`.
     """
-    key = prototypes.chosen().get(dataset, {}).get("record")
-    found = [r for r in book.records() if r["stage"] == "prototype-choice" and r["key"] == key
+    key = prototypes.chosen(UNFITTED[rung][1]).get(dataset, {}).get("record")
+    found = [r for r in book.records() if r["stage"] == f"{rung}-choice" and r["key"] == key
              and r["parameters"]["dataset"] == dataset]
     if not found:
         return []
@@ -496,10 +505,12 @@ def table_trials(dataset: str) -> list[dict]:
         trial = by_trial.setdefault(int(r["gate"].removeprefix("trial-")), {"n": r["n"]})
         trial[r["metric"].removeprefix("trial-")] = r["value"] / 100
     tried = [t | {"options": extra["trials"][i]} for i, t in by_trial.items()]
-    best = [prototypes.prefer([t for t in tried if t["options"]["sites"] == count])
+    worst = searching.WORST if rung == searching.RUNG else math.inf
+    best = [prototypes.prefer([t for t in tried if t["options"]["sites"] == count], worst)
             for count in sorted({t["options"]["sites"] for t in tried})]
     return [t["options"] | {"left": 100 * t["left"], "forgotten": 100 * t["forgotten-mean"],
-                            "change": 100 * t["change-mean"], "n": t["n"],
+                            "change": 100 * t["change-mean"],
+                            "change-worst": 100 * t["change-worst"], "n": t["n"],
                             "chosen": t["options"] == extra["set"]} for t in best]
 
 
@@ -602,8 +613,8 @@ NEAR = 0.3  # points that the others may lie below a retrained network
 
 
 def beside_bars(dataset: str) -> list[dict]:
-    """`prototype`, `best` and `guarded` against the two bars that a retrained network sets, over
-    the classes that one is there for.
+    """`prototype`, `searched`, `best` and `guarded` against the two bars that a retrained network
+    sets, over the classes that one is there for.
 
     Returns:
         Dicts with `edit`, `n` classes, and in points less the retrained network, (mean, low,
@@ -612,11 +623,13 @@ def beside_bars(dataset: str) -> list[dict]:
     found = readers(dataset)
     if not found:
         return []
-    made, closed = [], from_table(dataset)
-    if closed and closed["gaps"]:
-        others, refit = closed["gaps"]["change"], closed["gaps"]["accuracy-head-refit"]
-        made.append({"edit": prototypes.RUNG, "n": closed["n"], "others": others, "refit": refit,
-                     "others-verdict": near(others), "refit-verdict": hidden(refit)})
+    made = []
+    for rung in UNFITTED:
+        closed = from_table(dataset, rung)
+        if closed and closed["gaps"]:
+            others, refit = closed["gaps"]["change"], closed["gaps"]["accuracy-head-refit"]
+            made.append({"edit": rung, "n": closed["n"], "others": others, "refit": refit,
+                         "others-verdict": near(others), "refit-verdict": hidden(refit)})
     for t in (t for t in found["trials"] if t["method"] in ("best", found["chosen"])):
         others, refit = t["test"]["change-gap"], t["test"]["refit-gap"]
         made.append({"edit": "guarded" if t["pairs"] else "best", "n": found["n"],
@@ -796,8 +809,8 @@ def front_table() -> list[dict]:
         Dicts with `dataset`, `name`, `title` (the name with profile and accuracy), `inside` (what
         `best` leaves under the untouched classifier; None if not measured), and a dict a method of
         `FRONT` as in `networks`, with `met`: whether it meets the whole bar; the same for
-        `guarded` and `prototype` (None where it was not measured); `partial`: whether `best` was
-        fitted for some classes only; `earlier`: whether by an earlier setting.
+        `guarded`, `prototype` and `searched` (None where it was not measured); `partial`: whether
+        `best` was fitted for some classes only; `earlier`: whether by an earlier setting.
     """
     titles, made = {d: c["title"] for d, c in catalog.catalog().items()}, []
     for d in book.pages():
@@ -823,8 +836,9 @@ def front_table() -> list[dict]:
         at = row.pop("at")
         found = _most_guarded(row["dataset"], **at)
         row["guarded"] = _turn(found[0]) if found else None
-        row["prototype"] = from_table(row["dataset"], **{"penalty": "so", "seed": 0} | at)
-        for told in (row[m] for m in (*FRONT, "guarded", "prototype") if row[m]):
+        row |= {rung: from_table(row["dataset"], rung, **{"penalty": "so", "seed": 0} | at)
+                for rung in UNFITTED}
+        for told in (row[m] for m in (*FRONT, "guarded", *UNFITTED) if row[m]):
             told["met"] = met(row["dataset"], told)
         row["partial"] = row["best"]["classes"] < row["soft"]["classes"]
     return made

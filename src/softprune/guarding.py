@@ -19,7 +19,6 @@ and Bengio (2016), which `audit` has as a reader afterwards.
 import collections
 import dataclasses
 import json
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -37,6 +36,7 @@ from softprune import (
     profiles,
     pruning,
     requests,
+    stored,
 )
 from softprune.errors import choose
 
@@ -257,22 +257,11 @@ class Guard(ladder.Fitter):
 def prepare(bench: requests.Bench, rung: str, classes, log: Callable[[str], None] | None = None
             ) -> tuple[ladder.Stored, dict[int, float]]:
     """Directions of `classes` by one of `RUNGS`, and the seconds each took: stored beside the
-    checkpoint.
-
-    Each class is written as soon as it is fitted, so what is stopped resumes.
-    """
+    checkpoint."""
     wanted = setting(bench, rung)
-    path = artifacts.companion(bench.checkpoint, f"gates-{rung}")
-    mark = {"options": json.dumps(wanted.told(), sort_keys=True),
-            "weights": bench.sidecar["sha256"]}
-    stored, seconds = ladder.load_gates(path, mark) if path.exists() else ({}, {})
-    guard = None
-    for cls in (c for c in classes if c not in stored):
-        guard = guard or Guard(bench.model, bench.images, wanted)
-        began = time.perf_counter()
-        stored[cls] = guard.fit((cls,))
-        seconds[cls] = time.perf_counter() - began
-        ladder.save_gates(path, stored, seconds, mark)
-        if log:
-            log(f"{rung}: {bench.images.class_names[cls]} fitted in {seconds[cls]:.1f} s")
-    return stored, seconds
+
+    def ready():
+        guard = Guard(bench.model, bench.images, wanted)
+        return lambda cls: guard.fit((cls,))
+
+    return stored.prepare(bench, rung, wanted.told(), ready, classes, log)

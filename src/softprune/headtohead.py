@@ -26,13 +26,14 @@ from softprune import (
     prototypes,
     pruning,
     requests,
+    searching,
     training,
     tuning,
     unlearning,
 )
 from softprune.errors import UserError, choose
 
-FITTED = (*ladder.RUNGS, *guarding.RUNGS)  # each class beforehand
+FITTED = (*ladder.RUNGS, searching.RUNG, *guarding.RUNGS)  # each class beforehand
 TABLE = (*requests.PLAIN, prototypes.RUNG)  # from the class-by-channel table alone
 OWN = (*TABLE, *FITTED)
 CLOSED = ("head-mask", "head-zero", "bias-shift", "pour-p", "cse", "cdp")
@@ -99,7 +100,7 @@ class Contest:
         self.bench, self.images, self.options = bench, bench.images, options
         self.access = unlearning.Access.of(bench)
         self.settings = {m: unlearning.tuned(self.images.name, m) for m in unlearning.registry()}
-        self.guarded: dict[str, ladder.Stored] = {}  # rung -> its directions
+        self.stored: dict[str, ladder.Stored] = {}  # directions of rungs beside the ladder's
 
     @functools.cached_property
     def prototypes(self) -> dict[str, Tensor]:
@@ -108,17 +109,19 @@ class Contest:
 
     def prepare(self, rung: str, classes) -> dict[int, float]:
         """Fit (or find) the edits of one of `FITTED` for `classes`; the seconds each class took."""
-        if rung not in guarding.RUNGS:
+        if rung in ladder.RUNGS:
             return self.bench.prepare(rung, classes)
-        self.guarded[rung], seconds = guarding.prepare(self.bench, rung, classes)
+        self.stored[rung], seconds = (searching.prepare(self.bench, classes)
+                                      if rung == searching.RUNG
+                                      else guarding.prepare(self.bench, rung, classes))
         return seconds
 
     def gates(self, method: str, cls: int) -> pruning.Gates:
         """What one of `OWN` does for a class: looked up where it was fitted (`prepare`)."""
         if method == prototypes.RUNG:
             return prototypes.request(self.prototypes, (cls,))
-        if method in guarding.RUNGS:
-            return ladder.request(self.guarded[method], (cls,))
+        if method in (searching.RUNG, *guarding.RUNGS):
+            return ladder.request(self.stored[method], (cls,))
         return self.bench.method_gates(method, (cls,), **self.options)
 
     # --- time ------------------------------------------------------------------------------------

@@ -212,11 +212,11 @@ def baseline_settings(dataset: str) -> str:
 
 def guard_settings(dataset: str, profile: str) -> str:
     """Hash of what guarded directions are fitted with, and of where and how strong those of
-    prototypes are."""
-    from softprune import guarding, prototypes
+    prototypes are, or what that is searched for."""
+    from softprune import guarding, prototypes, searching
 
-    return artifacts.short_hash([guarding.options(dataset, profile).told(),
-                                 prototypes.options(dataset, profile).told()])
+    return artifacts.short_hash([own.options(dataset, profile).told()
+                                 for own in (guarding, prototypes, searching)])
 
 
 def data_hash(dataset: str) -> str:

@@ -24,11 +24,11 @@ SKY = "#56B4E9"
 COLOURS = {"original": INK, "retrained": GREEN, "head-mask": GREY, "soft": BLUE, "hard": RED,
            "random-channels": ORANGE, "calibrated": SKY, "best": PURPLE, "best-masked": "#F0E442",
            "best-channels": "#7F4F24", "pour-p": "#44AA99", "together": GREEN,
-           "guarded": "#882255", "deep": "#332288", "prototype": "#117733"}
+           "guarded": "#882255", "deep": "#332288", "prototype": "#117733", "searched": "#999933"}
 MARKERS = {"retrained": "*", "head-mask": "X", "soft": "o", "hard": "s", "random-channels": "^",
            "original": "D", "calibrated": "v", "best": "P", "best-masked": "x",
            "best-channels": "p", "pour-p": "<", "together": "d",
-           "guarded": "h", "deep": "8", "prototype": ">"}
+           "guarded": "h", "deep": "8", "prototype": ">", "searched": (4, 1, 0)}
 
 
 def style() -> None:

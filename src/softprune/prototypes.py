@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from softprune import artifacts, channels, choosing, paths, profiles, pruning, requests
 
 RUNG = "prototype"
+FILE = "prototypes.json"
 LOSS = 0.004  # accuracy that a setting may cost the others on validation images; the bar has 0.005
 NEAR = 1.0  # a class's image counts as left, when a setting is chosen, until it is told by so much
 
@@ -58,20 +59,30 @@ class PrototypeOptions:
 
 def options(dataset: str, profile: str = "") -> PrototypeOptions:
     """The setting for a data set: as `choose` left it in `data/prototypes.json`, else the base."""
-    found = chosen()
-    entries = (profiles.chosen_under(dataset, profile), dataset)
-    return PrototypeOptions(**next((found[e]["set"] for e in entries if e in found), {}))
+    return PrototypeOptions(**setting_of(chosen(), dataset, profile))
 
 
-def chosen() -> dict[str, dict]:
-    """`data/prototypes.json`: data set -> `set` (options) and `record` (its key)."""
-    path = paths.root() / "data" / "prototypes.json"
+def chosen(file: str = FILE) -> dict[str, dict]:
+    """A file of `data` with choices: data set -> `set` (options) and `record` (its key)."""
+    path = paths.root() / "data" / file
     return json.loads(path.read_text()) if path.exists() else {}
+
+
+def setting_of(found: dict[str, dict], dataset: str, profile: str) -> dict:
+    """The options that `chosen` has for a data set: its profile's own, else the set's, else {}."""
+    entries = (profiles.chosen_under(dataset, profile), dataset)
+    return next((found[e]["set"] for e in entries if e in found), {})
 
 
 def where(model: nn.Module, count: int) -> list:
     """The `count` last sites inside the network that carry directions, in its order."""
     return [s for s in model.sites()[:-1] if s.read][-count:]
+
+
+def counts(model: nn.Module, wanted) -> list[int]:
+    """`wanted` numbers of sites, none larger than what a model has."""
+    most = len(where(model, max(wanted)))
+    return sorted({min(count, most) for count in wanted})
 
 
 @torch.no_grad()
@@ -112,36 +123,51 @@ def prepare(bench: requests.Bench, setting: PrototypeOptions | None = None) -> d
 # --- the setting ---------------------------------------------------------------------------------
 
 
-def judge(bench: requests.Bench, setting: PrototypeOptions, classes) -> dict:
-    """Each of `classes` forgotten in turn, on the validation split.
+def lead(logits: Tensor, cls: int) -> Tensor:
+    """z_f less the largest other logit, (N,): above 0 an image is told to be of the class.
+
+    Example:
+        >>> lead(torch.tensor([[3.0, 1.0, 2.0]]), 0).tolist()
+        [1.0]
+    """
+    rival = logits.clone()
+    rival[:, cls] = -torch.inf
+    return logits[:, cls] - rival.amax(1)
+
+
+def judge(bench: requests.Bench, setting, edit_of: Callable[[int], pruning.Gates], classes) -> dict:
+    """Each of `classes` forgotten in turn by what `edit_of` gives, on the validation split.
 
     Returns:
-        `options`, the numbers of `requests.summarise`, and `left`: the share of a class's images
-        whose logit is not `NEAR` below the largest other's yet. A setting whose first two classes
-        both cost the others more than twice `LOSS` is not carried on: its `n` says so.
+        `options`, which are `setting`, the numbers of `requests.summarise`, and `left`: the share
+        of a class's images whose logit is not `NEAR` below the largest other's yet. A setting whose
+        first two classes both cost the others more than twice `LOSS` is not carried on: its `n`
+        says so.
     """
-    found, turn, left = prepare(bench, setting), {}, []
+    turn, left = {}, []
     labels = bench.images.split("validation")[1]
     for cls in classes:
-        edit = request(found, (cls,))
+        edit = edit_of(cls)
         requests.add(turn, bench, cls, edit, "validation")
         own = bench.gated_outputs(edit, "validation")[1][labels == cls]
-        rival = own.clone()
-        rival[:, cls] = -torch.inf
-        left.append((own[:, cls] + NEAR > rival.amax(1)).double().mean().item())
+        left.append((lead(own, cls) > -NEAR).double().mean().item())
         lost = [b - r for r, b in zip(turn["retained"], turn["before"], strict=True)]
         if len(lost) == 2 and min(lost) > 2 * LOSS:
             break
     return {"options": setting, "left": sum(left) / len(left), **requests.summarise(turn)}
 
 
-def prefer(tried: list[dict]) -> dict:
+def prefer(tried: list[dict], worst: float = torch.inf) -> dict:
     """Of what costs the others at most `LOSS` the one that leaves least, of equals the one that
     costs least; where everything costs more, the one that costs least of those that leave less than
-    one percent, or else leaves least."""
+    one percent, or else leaves least.
+
+    Args:
+        worst: what the dearest request may cost, of those that cost at most `LOSS`.
+    """
     carried = max(t["n"] for t in tried)
     tried = [t for t in tried if t["n"] == carried]
-    within = [t for t in tried if t["change-mean"] >= -LOSS]
+    within = [t for t in tried if t["change-mean"] >= -LOSS and t["change-worst"] >= -worst]
     if not within:
         gone = [t for t in tried if t["left"] < 0.01]
         return (max(gone, key=lambda t: t["change-mean"]) if gone
@@ -153,25 +179,40 @@ def choose(bench: requests.Bench, log: Callable[[dict], None] | None = None) -> 
     """Try every setting on the validation split, write a run record (stage `prototype-choice`), and
     put the one that `prefer` takes into `data/prototypes.json`."""
     began, tried = time.perf_counter(), []
-    classes, most = choosing.looked_at(bench), len(where(bench.model, max(SITES)))
-    for sites in sorted({min(s, most) for s in SITES}):
+    for sites in counts(bench.model, SITES):
         for spread in SPREADS:
             for alpha in ALPHAS:
-                tried.append(judge(bench, PrototypeOptions(sites=sites, alpha=alpha, spread=spread),
-                                   classes))
+                own = PrototypeOptions(sites=sites, alpha=alpha, spread=spread)
+                found = prepare(bench, own)
+                tried.append(judge(bench, own, lambda cls, f=found: request(f, (cls,)),
+                                   choosing.looked_at(bench)))
                 if log:
                     log(tried[-1])
-    taken = prefer(tried)["options"]
+    return remember(bench, (RUNG, FILE), tried, prefer(tried)["options"], began)
+
+
+def remember(bench: requests.Bench, kept: tuple[str, str], tried: list[dict], taken, began: float):
+    """Write what `judge` told of every setting into a run record (its stage is the rung's name and
+    `-choice`), and the one that was taken into a file of `data`, beside those of other sets.
+
+    Args:
+        kept: the rung, and the file's name.
+        began: `time.perf_counter()` of the start.
+
+    Returns:
+        `taken`.
+    """
+    rung, file = kept
     config = bench.sidecar["config"]
-    key = artifacts.short_hash({"config": config, "rung": RUNG, "weights": bench.sidecar["sha256"]})
-    rows = [artifacts.row(RUNG, f"trial-{k}", 100 * t[k], "points", split="validation", n=t["n"],
+    key = artifacts.short_hash({"config": config, "rung": rung, "weights": bench.sidecar["sha256"]})
+    rows = [artifacts.row(rung, f"trial-{k}", 100 * t[k], "points", split="validation", n=t["n"],
                           gate=f"trial-{number}")
             for number, t in enumerate(tried)
             for k in ("left", "forgotten-mean", "forgotten-worst", "change-mean", "change-worst")]
-    artifacts.write_record("prototype-choice", key, config, rows,
+    artifacts.write_record(f"{rung}-choice", key, config, rows,
                            artifacts.provenance(time.perf_counter() - began),
                            {"trials": [t["options"].told() for t in tried], "set": taken.told()})
     entry = profiles.chosen_under(bench.images.name, config["profile"])
-    artifacts.write_json(paths.root() / "data" / "prototypes.json",
-                         chosen() | {entry: {"set": taken.told(), "record": key}})
+    artifacts.write_json(paths.root() / "data" / file,
+                         chosen(file) | {entry: {"set": taken.told(), "record": key}})
     return taken
