@@ -537,24 +537,26 @@ def test_deeper_is_paired_by_class_with_the_networks_retrained_without_it(use):
     assert (told["seconds"], told["edit"]) == (20.0, 0.001)
 
 
-def table_rows(name, accuracy, change, **more):
-    told = [artifacts.row("prototype", "accuracy", accuracy, split="forgotten-test", forget=name),
-            artifacts.row("prototype", "change", change, split="retained-test", forget=name)]
-    return told + [artifacts.row("prototype", k.replace("_", "-"), v, split="forgotten-test",
+def table_rows(rung, name, accuracy, change, **more):
+    told = [artifacts.row(rung, "accuracy", accuracy, split="forgotten-test", forget=name),
+            artifacts.row(rung, "change", change, split="retained-test", forget=name)]
+    return told + [artifacts.row(rung, k.replace("_", "-"), v, split="forgotten-test",
                                  forget=name) for k, v in more.items()]
 
 
-def test_from_the_table_is_paired_with_the_networks_retrained_without_a_class(use, monkeypatch):
+@pytest.mark.parametrize("rung, stage", [("prototype", "from-table"), ("searched", "searched")])
+def test_without_a_fit_it_is_paired_with_the_networks_retrained_without_a_class(
+        rung, stage, use, monkeypatch):
     rows, looked = [], []
     for name, scale in (("cat", 1), ("dog", 3)):
-        rows += table_rows(name, 0.001 * scale, -0.1 * scale, accuracy_head_refit=0.2 * scale,
-                           recall_t4_mlp=0.3)
+        rows += table_rows(rung, name, 0.001 * scale, -0.1 * scale,
+                           accuracy_head_refit=0.2 * scale, recall_t4_mlp=0.3)
         looked += readers_rows("retrained", name, 0.1, 0.3) + readers_rows("best", name, 0.1, 0.3)
         looked += [artifacts.row(m, "recall-t4-mlp", 0.1, split="forgotten-test", forget=name)
                    for m in ("retrained", "guarded-1-0.1")]
         looked += readers_rows("guarded-1-0.1", name, 0.1, 0.3)
-    rows += table_rows("frog", 0.0, -0.2) + table_rows("cat,dog", 0.5, -0.4)
-    rows += [artifacts.row("prototype", f"time-{k}", v, "s") for k, v in (
+    rows += table_rows(rung, "frog", 0.0, -0.2) + table_rows(rung, "cat,dog", 0.5, -0.4)
+    rows += [artifacts.row(rung, f"time-{k}", v, "s") for k, v in (
         ("prepare", 0.01), ("select", 1e-5), ("edit", 1e-4))]
     page = [artifacts.row("soft", "accuracy", 0.1, split="forgotten-test", forget="cat", n=1000)]
     own, others = made("soft-pruning", "abc", page), made("readers", "a", looked)
@@ -563,11 +565,11 @@ def test_from_the_table_is_paired_with_the_networks_retrained_without_a_class(us
         "architecture": "resnet18", "width": 16, "penalty": "so", "seed": 0, "profile": "laptop"})
     monkeypatch.setattr(book, "requested", lambda d: "cat")
     use([own, others])
-    assert findings.from_table("cifar10") is None
+    assert findings.from_table("cifar10", rung) is None
     extra = {"options": {"sites": 2}}
-    use([own, others, made("from-table", "a", rows, extra),
-         made("from-table", "b", table_rows("cat", 0.9, -9.0) + rows[-3:], extra, width=32)])
-    told = findings.from_table("cifar10")
+    use([own, others, made(stage, "a", rows, extra),
+         made(stage, "b", table_rows(rung, "cat", 0.9, -9.0) + rows[-3:], extra, width=32)])
+    told = findings.from_table("cifar10", rung)
     assert (told["classes"], told["n"], told["options"]["sites"]) == (3, 2, 2)
     assert told["forgotten"] == pytest.approx(0.4 / 3) and told["worst"] == pytest.approx(0.3)
     assert not told["gone"] and told["spared"] and not told["met"]
@@ -575,27 +577,34 @@ def test_from_the_table_is_paired_with_the_networks_retrained_without_a_class(us
     assert told["gaps"]["change"][0] == pytest.approx(-0.5)
     assert told["gaps"]["mlp"] == pytest.approx((20, 20, 20))
     assert told["several"][2]["forgotten"] == 50 and told["prepare"] == 0.01
-    wide, = findings.table_elsewhere("cifar10")
+    wide, = findings.table_elsewhere("cifar10", rung)
     assert (wide["width"], wide["seed"], wide["classes"], wide["gaps"]) == (32, 0, 1, None)
     first, *rest = findings.beside_bars("cifar10")
-    assert first["edit"] == "prototype" and first["refit"][0] == pytest.approx(30)
+    assert first["edit"] == rung and first["refit"][0] == pytest.approx(30)
     assert [b["edit"] for b in rest] == ["best", "guarded"]
     for kind, said in (("complete", "does not hold"), ("retained", "holds"),
                        ("milliseconds", "holds")):
-        assert book.judge({"id": kind}, "cifar10", "prototype")["verdict"] == said
-    assert book.judge({"id": "privacy"}, "cifar10", "prototype") is None
+        judged = book.judge({"id": kind}, "cifar10", rung)
+        assert judged["verdict"] == said
+    assert ("a search of 0.01 s a class" if rung == "searched" else "10.0 ms for all classes"
+            ) in judged["text"]
+    assert book.judge({"id": "privacy"}, "cifar10", rung) is None
 
 
-def test_trials_of_a_table_stand_by_their_number_of_sites(use, monkeypatch):
-    assert findings.table_trials("nowhere") == []
-    settings = [{"sites": s, "alpha": a, "spread": 1.0} for s, a in ((1, 2.0), (1, 3.0), (2, 2.0))]
-    rows = [artifacts.row("prototype", f"trial-{k}", v, "points", n=5, gate=f"trial-{i}")
+@pytest.mark.parametrize("rung, at", [("prototype", "alpha"), ("searched", "margin")])
+def test_trials_of_a_table_stand_by_their_number_of_sites(rung, at, use, monkeypatch):
+    assert findings.table_trials("nowhere", rung) == []
+    settings = [{"sites": s, at: a, "spread": 1.0} for s, a in ((1, 2.0), (1, 3.0), (2, 2.0))]
+    rows = [artifacts.row(rung, f"trial-{k}", v, "points", n=5, gate=f"trial-{i}")
             for i, left in enumerate((3.0, 1.0, 2.0))
-            for k, v in (("left", left), ("forgotten-mean", left / 2), ("change-mean", -0.1))]
-    use([made("prototype-choice", "key", rows, {"trials": settings, "set": settings[1]})])
-    monkeypatch.setattr(findings.prototypes, "chosen", lambda: {"cifar10": {"record": "key"}})
-    one, two = findings.table_trials("cifar10")
-    assert (one["alpha"], one["chosen"], one["left"]) == (3.0, True, pytest.approx(1))
+            for k, v in (("left", left), ("forgotten-mean", left / 2), ("change-mean", -0.1),
+                         ("change-worst", -1.0 if i == 1 else -0.2))]
+    use([made(f"{rung}-choice", "key", rows, {"trials": settings, "set": settings[1]})])
+    monkeypatch.setattr(findings.prototypes, "chosen", lambda file: {"cifar10": {"record": "key"}})
+    one, two = findings.table_trials("cifar10", rung)
+    # the second costs a class too much for `searched`, whose rule asks for that
+    took = (2.0, False, 3) if rung == "searched" else (3.0, True, 1)
+    assert (one[at], one["chosen"], one["left"]) == (*took[:2], pytest.approx(took[2]))
     assert (two["sites"], two["chosen"], two["n"]) == (2, False, 5)
 
 
@@ -617,3 +626,27 @@ def test_several_classes_at_once_stand_by_size_and_beside_the_network_without_th
     assert two["retrained"].pop("request") == "cat,dog"
     assert two["retrained"] == pytest.approx({"refit": -20, "change": -0.3})
     assert three["size"] == 3 and three["retrained"] is None and three["seconds"] == 14
+
+
+def test_what_shadow_models_tell_stands_by_attack_and_is_judged(use):
+    assert findings.shadowed("cifar10") is None
+    rows = []
+    for method, auc, rest in (("original", 0.9, 0.8), ("prototype", 0.6, 0.55),
+                              ("retrained", 0.5, 0.5)):
+        rows.append(artifacts.row(method, "accuracy", 0.25, split="forgotten-test", forget="cat"))
+        rows += [artifacts.row(method, f"auc-t1-{attack}", v, forget="cat", low=v - 0.02,
+                               high=v + 0.02)
+                 for attack, v in (("lira-online", auc), ("lira-others", rest))]
+    use([made("lira", "a", rows, {"count": 16})])
+    told = findings.shadowed("cifar10")
+    assert (told["forget"], told["count"], told["left"]["prototype"]) == ("cat", 16, 25)
+    assert told["auc"]["lira-others"]["prototype"]["value"] == 0.55
+    both = [[told["auc"][attack][m] for m in ("original", "prototype", "retrained")]
+            for attack in ("lira-online", "lira-others")]
+    judged = book.judge_attack("LiRA: ", "cat", *both)
+    assert judged["verdict"] == "holds" and "25 % of the excess is left" in judged["text"]
+    high = both[0][0]
+    assert book.judge_attack("", "cat", (high, high, both[0][2]), [None] * 3
+                             )["verdict"] == "does not hold"
+    assert book.judge_attack("", "cat", (both[0][2], high, None), [None] * 3
+                             )["verdict"].startswith("no evidence")

@@ -1,9 +1,14 @@
+import sys
+
 import numpy as np
 import pytest
 import torch
 
-from softprune import cli, evaluation, shadows, targets, training
+from softprune import channels, cli, evaluation, paths, pruning, shadows, targets, training
 from softprune.errors import UserError
+
+sys.path.insert(0, str(paths.root() / "benchmarks"))
+import lira
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +103,29 @@ def test_gates_come_from_what_the_shadow_itself_has_seen(small):
     part = shadows.part(small.images, small.pixels[:30], small.labels[:30])
     assert len(part.split("train")[1]) == 30
     assert len(part.split("validation")[1]) == len(small.images.split("validation")[1])
+
+
+def test_every_shadow_forgets_by_what_it_has_seen_itself(small):
+    """Three rungs beside those that the audited pages have; nothing is left in the set itself."""
+    rows = lira.rows_of(small, 3, log=lambda text: None)
+    at = {(r["method"], r["metric"]): r for r in rows}
+    assert {m for m, _ in at} == {*lira.KNOWN, *lira.EDITS}
+    for edit in lira.EDITS:
+        assert at[edit, "accuracy"]["value"] < 0.5 * at["original", "accuracy"]["value"]
+        leak = at[edit, "auc-t1-lira-online"]
+        assert 0 <= leak["low"] <= leak["value"] <= leak["high"] <= 1
+        assert leak["n"] == at["original", "auc-t1-lira-online"]["n"]
+    seen = small.seen(2)
+    own = shadows.part(small.images, small.pixels[seen], small.labels[seen])
+    model = small.model(2)
+    target = lira.Target(model, own, channels.class_channel_table(model, own))
+    pruning.fold(model, lira.prototype(target, 3, "smoke"))
+    edited = lira.Edited(small, "prototype", 3).model(2)
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(edited.state_dict()[name], value)
+    with pytest.raises(SystemExit, match="unknown class 'owl'"):
+        lira.main("digits", str(paths.shipped() / "digits" / "laptop" /
+                                "digits-cnn-w16-so-0.01-s0.safetensors"), "owl")
 
 
 def test_wrong_labels_are_remembered_and_the_attack_finds_them(digits):

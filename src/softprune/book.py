@@ -324,34 +324,44 @@ def judge(claim: dict, dataset: str, method: str) -> dict | None:
         kind = "lira" if s["lira-original"] else "auc"
         o, a, r = (s[f"{kind}-{m}"] for m in ("original", method, "retrained"))
         attack = "online LiRA on shadow models" if kind == "lira" else "modified entropy"
-        text = f"{attack}: AUC {between(o)} → {between(a)} ({s['forget']})"
-        if o["low"] <= 0.5:
-            after = "; after the edit the attack finds something" if a["low"] > 0.5 else ""
-            return {"text": text, "verdict": "no evidence: nothing leaked before" + after}
-        left, where = 0.0, ""
-        if r:
-            left = (a["value"] - r["value"]) / (o["value"] - r["value"])
-            text += f"; retrained {between(r)}: {100 * left:.0f} % of the excess is left"
-        holds = a["high"] < o["low"]
         # a gate on the class's own logit need not take anything from what the others tell
-        rest = [beside(dataset, "membership-inference", m, "auc-t1-lira-others")
-                for m in ("original", method)]
-        if kind == "lira" and all(rest):
-            text += f"; by the other classes' outputs alone {between(rest[0])} → {between(rest[1])}"
-            never = beside(dataset, "membership-inference", "retrained", "auc-t1-lira-others")
-            if never and rest[0]["low"] > 0.5 and rest[0]["value"] > never["value"]:
-                there = ((rest[1]["value"] - never["value"])
-                         / (rest[0]["value"] - never["value"]))
-                text += f"; retrained {between(never)}: {100 * there:.0f} % of that excess is left"
-                where = " by the other classes' outputs" if left <= 0.5 < there else ""
-                left = max(left, there)
-            if holds and rest[0]["low"] > 0.5 and rest[1]["high"] >= rest[0]["low"]:
-                other = ("higher" if rest[1]["low"] > rest[0]["high"] else "not shown to be lower")
-                return {"text": text, "verdict": "in part: lower by the attack on all outputs, "
-                        f"{other} by the other classes' alone"}
-        if holds and left > 0.5:
-            return {"text": text,
-                    "verdict": f"in part: lower, but{where} most of the excess is left"}
+        rest = [beside(dataset, "membership-inference", m, "auc-t1-lira-others") if kind == "lira"
+                else None for m in ("original", method, "retrained")]
+        return judge_attack(f"{attack}: ", s["forget"], (o, a, r), rest)
+    return {"text": text, "verdict": "holds" if holds else "does not hold"}
+
+
+def judge_attack(said: str, forget: str, told, rest) -> dict:
+    """Whether an edit lowers what an attack finds, and whether most of the excess is gone.
+
+    Args:
+        told: rows of its AUC on the original, the edited, and the retrained networks (or None).
+        rest: the same of an attack on the other classes' outputs alone; rows or None.
+    """
+    o, a, r = told
+    text = f"{said}AUC {between(o)} → {between(a)} ({forget})"
+    if o["low"] <= 0.5:
+        after = "; after the edit the attack finds something" if a["low"] > 0.5 else ""
+        return {"text": text, "verdict": "no evidence: nothing leaked before" + after}
+    left, where = 0.0, ""
+    if r:
+        left = (a["value"] - r["value"]) / (o["value"] - r["value"])
+        text += f"; retrained {between(r)}: {100 * left:.0f} % of the excess is left"
+    holds = a["high"] < o["low"]
+    before, after, never = rest
+    if before and after:
+        text += f"; by the other classes' outputs alone {between(before)} → {between(after)}"
+        if never and before["low"] > 0.5 and before["value"] > never["value"]:
+            there = (after["value"] - never["value"]) / (before["value"] - never["value"])
+            text += f"; retrained {between(never)}: {100 * there:.0f} % of that excess is left"
+            where = " by the other classes' outputs" if left <= 0.5 < there else ""
+            left = max(left, there)
+        if holds and before["low"] > 0.5 and after["high"] >= before["low"]:
+            other = "higher" if after["low"] > before["high"] else "not shown to be lower"
+            return {"text": text, "verdict": "in part: lower by the attack on all outputs, "
+                    f"{other} by the other classes' alone"}
+    if holds and left > 0.5:
+        return {"text": text, "verdict": f"in part: lower, but{where} most of the excess is left"}
     return {"text": text, "verdict": "holds" if holds else "does not hold"}
 
 
@@ -383,7 +393,13 @@ def judge_unfitted(claim: dict, dataset: str, method: str) -> dict | None:
                   f"beforehand a search of {t['prepare']:.2f} s a class")
         return {"text": f"{1000 * seconds:.2f} ms (select and edit, median); {before}",
                 "verdict": "holds" if seconds < 0.01 else "does not hold"}
-    return None  # no shadow models were asked about it
+    shadowed = findings.shadowed(dataset)
+    if shadowed is None or method not in shadowed["auc"]["lira-online"]:
+        return None  # no shadow models were asked about it
+    told, rest = ([shadowed["auc"][attack].get(m) for m in ("original", method, "retrained")]
+                  for attack in ("lira-online", "lira-others"))
+    return judge_attack(f"online LiRA on {shadowed['count']} shadow models: ",
+                        shadowed["forget"], told, rest)
 
 
 def judge_speed(dataset: str, method: str) -> dict | None:

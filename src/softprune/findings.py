@@ -471,6 +471,24 @@ def from_table(dataset: str, rung: str = prototypes.RUNG, **at) -> dict | None:
         "several": {size: _turn(turn) for size, turn in sorted(by_size.items())}}
 
 
+def shadowed(dataset: str) -> dict | None:
+    """What shadow models tell of edits that the audited pages do not have (`benchmarks/lira.py`).
+
+    Returns:
+        None where it was not measured, else `forget`, `count` of shadow models, `auc`: attack ->
+        method -> its row, and `left`: method -> percent of the class right on unseen images.
+    """
+    found = [r for r in book.records()
+             if r["stage"] == "lira" and r["parameters"]["dataset"] == dataset]
+    if not found:
+        return None
+    rows, auc = found[-1]["rows"], {}
+    for r in (r for r in rows if r["metric"].startswith("auc-t1-")):
+        auc.setdefault(r["metric"].removeprefix("auc-t1-"), {})[r["method"]] = r
+    return {"forget": rows[0]["forget"], "count": found[-1]["extra"]["count"], "auc": auc,
+            "left": {r["method"]: 100 * r["value"] for r in rows if r["metric"] == "accuracy"}}
+
+
 def table_elsewhere(dataset: str, rung: str = prototypes.RUNG) -> list[dict]:
     """The same of every other network that it was tried on, by the setting of the data set.
 
@@ -888,7 +906,7 @@ def helpers() -> dict:
             "two_references": two_references, "deeper": deeper,
             "several": several, "table_loss": prototypes.LOSS, "table_near": prototypes.NEAR,
             "from_table": from_table, "table_elsewhere": table_elsewhere,
-            "table_trials": table_trials, "table_worst": searching.WORST,
+            "shadowed": shadowed, "table_trials": table_trials, "table_worst": searching.WORST,
             "strengths": searching.STRENGTHS, "strays": searching.STRAYS, "most": searching.MOST,
             "beside_bars": beside_bars, "near": near, "directions": directions,
             "fits": fits, "met": met,

@@ -127,7 +127,7 @@ def lead(logits: Tensor, cls: int) -> Tensor:
     """z_f less the largest other logit, (N,): above 0 an image is told to be of the class.
 
     Example:
-        >>> lead(torch.tensor([[3.0, 1.0, 2.0]]), 0).tolist()
+        >>> lead(torch.tensor([3.0, 1, 2])[None], 0).tolist()
         [1.0]
     """
     rival = logits.clone()

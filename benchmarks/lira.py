@@ -1,0 +1,131 @@
+"""What shadow models tell of a class after edits that the audited pages do not have.
+
+    python benchmarks/lira.py digits data/checkpoints/digits/laptop/NAME.safetensors three
+
+Every shadow model of the checkpoint's recipe (`softprune shadows`; those that are missing are
+trained first) is a target once, forgets the class, and is asked about by the others, which forgot
+it alike: `prototype`, `searched` and `guarded` beside `original`, `best` and the twins that never
+saw the class. What is stopped keeps the shadow models that it trained.
+"""
+
+import sys
+import time
+from dataclasses import dataclass
+
+from one_checkpoint import config_of, opened, record
+from torch import nn
+
+from softprune import (
+    artifacts,
+    channels,
+    guarding,
+    prototypes,
+    pruning,
+    searching,
+    shadows,
+    targets,
+)
+from softprune.errors import UserError
+
+KNOWN = ("original", "best", "retrained")  # what `targets.ask` has itself
+ATTACKS = ("lira-online", "lira-others", "rmia")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A shadow model as a rung sees it: with the images it was trained on, and their table."""
+
+    model: nn.Module
+    images: shadows.Part
+    table: channels.ClassChannelTable
+    device: str = "cpu"
+
+
+def prototype(target: Target, cls: int, profile: str) -> pruning.Gates:
+    """Directions in closed form."""
+    setting = prototypes.options(target.images.name, profile)
+    return prototypes.request(prototypes.of_model(target.model, target.table, setting), (cls,))
+
+
+def searched(target: Target, cls: int, profile: str) -> pruning.Gates:
+    """The same, as strong as this model's images of the class ask for."""
+    setting = searching.options(target.images.name, profile)
+    search = searching.Search(target, setting.sites, setting.spread)
+    return search.edit(cls, search.strength(cls, setting.margin))
+
+
+def guarded(target: Target, cls: int, profile: str) -> pruning.Gates:
+    """Directions fitted against a reader."""
+    setting = guarding.options(target.images.name, profile)
+    return guarding.Guard(target.model, target.images, setting).fit((cls,))
+
+
+EDITS = {e.__name__: e for e in (prototype, searched, guarded)}
+
+
+@dataclass(frozen=True)
+class Edited:
+    """A set of shadow models, each after an edit: the rest is the set's."""
+
+    whole: shadows.Shadows
+    edit: str
+    cls: int
+
+    def __getattr__(self, name):
+        return getattr(self.whole, name)
+
+    def model(self, k: int, without: int | None = None) -> nn.Module:
+        """Model k, edited."""
+        model, seen = self.whole.model(k, without), self.whole.seen(k, without)
+        own = shadows.part(self.whole.images, self.whole.pixels[seen], self.whole.labels[seen])
+        target = Target(model, own, channels.class_channel_table(model, own))
+        gates = EDITS[self.edit](target, self.cls, self.whole.config.profile)
+        pruning.fold(model, gates)
+        return model
+
+
+def rows_of(found: shadows.Shadows, cls: int, edits=tuple(EDITS), log=print) -> list[dict]:
+    """Rows of each attack on each method, and what is left of the class on unseen images."""
+    known = targets.ask(found, cls, KNOWN)
+    answers = {m: (known, m) for m in known.pool}
+    for edit in edits:
+        answers[edit] = targets.ask(Edited(found, edit, cls), cls, ("original",)), "original"
+    rows, name = [], found.images.class_names[cls]
+    for method, (told, key) in answers.items():
+        own = told.held_labels == cls
+        right = (told.held[key][:, own].argmax(2) == cls).double().mean().item()
+        rows.append(artifacts.row(method, "accuracy", right, split="forgotten-test", forget=name,
+                                  n=int(own.sum())))
+        for attack in ATTACKS:
+            against = "best" if method == "retrained" else key
+            leak = targets.attack(told, key, attack, against=against)
+            rows.append(artifacts.row(method, f"auc-t1-{attack}", leak.auc, split="forgotten",
+                                      forget=name, low=leak.low, high=leak.high,
+                                      n=len(leak.members) + len(leak.others)))
+            log(f"{method:10} {attack:12} AUC {leak.auc:.3f} [{leak.low:.3f}, {leak.high:.3f}]"
+                f"  class right {100 * right:.2f} %")
+    return rows
+
+
+def main(dataset: str, checkpoint: str, name: str) -> None:
+    """Train what is missing, attack, and write the record."""
+    began = time.perf_counter()
+    bench = opened(dataset, checkpoint)
+    try:
+        cls, = bench.images.class_indices([name])
+    except UserError as error:
+        sys.exit(str(error))
+
+    def log(text):
+        print(text, flush=True)
+
+    found = shadows.open_set(config_of(bench), bench.images)
+    shadows.train_missing(found, cls, log)
+    rows = rows_of(found, cls, log=log)
+    record("lira", bench, rows, began, {"count": found.plan.count, "pool": len(found.labels)})
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 4:
+        sys.exit("expected: python benchmarks/lira.py DATASET CHECKPOINT.safetensors CLASS")
+    main(*sys.argv[1:])
