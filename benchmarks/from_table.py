@@ -35,13 +35,21 @@ def ready(bench: requests.Bench, rung: str, log=print) -> tuple[Edits, list[dict
     classes = bench.images.class_names
     if rung == searching.RUNG:
         stored, seconds = searching.prepare(bench, range(len(classes)), log)
-        return (lambda forget: ladder.request(stored, forget)), [
-            artifacts.row(rung, "time-prepare", seconds[c], "s", forget=classes[c])
-            for c in stored]
+        rows = [artifacts.row(rung, "time-prepare", seconds[c], "s", forget=classes[c])
+                for c in stored]
+        return ((lambda forget: ladder.request(stored, forget)),
+                rows + strength_rows(stored, classes))
     found = prototypes.prepare(bench)
     return (lambda forget: prototypes.request(found, forget)), [
         artifacts.row(rung, "time-prepare",
                       evaluation.median_time(lambda: prototypes.prepare(bench), 5), "s")]
+
+
+def strength_rows(stored: ladder.Stored, class_names) -> list[dict]:
+    """How strong each class's direction is, where it is strongest: its u is -alpha v."""
+    return [artifacts.row(searching.RUNG, "strength",
+                          max(round(pairs[0, 0].norm().item(), 2) for pairs in edit.values()),
+                          forget=class_names[c]) for c, edit in sorted(stored.items())]
 
 
 def turn_rows(bench: requests.Bench, rung: str, edits: Edits, requested) -> list[dict]:

@@ -555,6 +555,9 @@ def test_without_a_fit_it_is_paired_with_the_networks_retrained_without_a_class(
         looked += [artifacts.row(m, "recall-t4-mlp", 0.1, split="forgotten-test", forget=name)
                    for m in ("retrained", "guarded-1-0.1")]
         looked += readers_rows("guarded-1-0.1", name, 0.1, 0.3)
+    if rung == "searched":
+        rows += [artifacts.row(rung, "strength", v, forget=c) for c, v in (("cat", 3.0),
+                                                                           ("dog", 1.5))]
     rows += table_rows(rung, "frog", 0.0, -0.2) + table_rows(rung, "cat,dog", 0.5, -0.4)
     rows += [artifacts.row(rung, f"time-{k}", v, "s") for k, v in (
         ("prepare", 0.01), ("select", 1e-5), ("edit", 1e-4))]
@@ -577,6 +580,7 @@ def test_without_a_fit_it_is_paired_with_the_networks_retrained_without_a_class(
     assert told["gaps"]["change"][0] == pytest.approx(-0.5)
     assert told["gaps"]["mlp"] == pytest.approx((20, 20, 20))
     assert told["several"][2]["forgotten"] == 50 and told["prepare"] == 0.01
+    assert told["strengths"] == ([1.5, 3.0] if rung == "searched" else [])
     wide, = findings.table_elsewhere("cifar10", rung)
     assert (wide["width"], wide["seed"], wide["classes"], wide["gaps"]) == (32, 0, 1, None)
     first, *rest = findings.beside_bars("cifar10")

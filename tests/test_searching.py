@@ -127,7 +127,8 @@ def test_a_set_without_a_choice_has_the_base():
 def test_the_record_has_every_class_and_its_seconds(smoke):
     rows = from_table.rows_of(smoke, [3], lambda text: None, searching.RUNG)
     assert {r["method"] for r in rows} == {searching.RUNG}
-    for metric in ("accuracy", "change", "time-prepare"):
+    assert all(r["value"] in searching.STRENGTHS for r in rows if r["metric"] == "strength")
+    for metric in ("accuracy", "change", "time-prepare", "strength"):
         assert {r["forget"] for r in rows if r["metric"] == metric and "," not in r["forget"]
                 } == set(smoke.images.class_names)
     stored = searching.prepare(smoke, range(10))[0]

@@ -423,9 +423,12 @@ def judge_speed(dataset: str, method: str) -> dict | None:
     text = f"select and edit {1000 * own['request']:.2f} ms: " + ", ".join(said)
     verdict = "holds" if holds else "does not hold"
     if method in ("searched", "calibrated", "best"):
-        text += (f"; the class's fit beforehand, {own['prepare']:.1f} s by the clock, is not "
-                 f"counted; were it, {', '.join(fitted)}")
-        verdict += " for a class that was fitted beforehand" if holds else ""
+        work = "search" if method == "searched" else "fit"
+        digits = 2 if own["prepare"] < 1 else 1
+        text += (f"; the class's {work} beforehand, {own['prepare']:.{digits}f} s by the clock, is "
+                 f"not counted; were it, {', '.join(fitted)}")
+        done = "searched" if method == "searched" else "fitted"
+        verdict += f" for a class that was {done} beforehand" if holds else ""
     return {"text": text, "verdict": verdict}
 
 

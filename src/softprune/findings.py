@@ -429,7 +429,8 @@ def from_table(dataset: str, rung: str = prototypes.RUNG, **at) -> dict | None:
     Returns:
         None where nothing was measured, else as in `networks`, with `gone` and `spared`, the two
         halves of the bar, and `met`; `options`; seconds of `prepare` (of all classes by
-        `prototype`, of one by `searched`; the table apart), `select` and `edit`; `refit` and
+        `prototype`, of one by `searched`; the table apart), `select` and `edit`; `strengths` of the
+        classes, sorted, where they were searched; `refit` and
         `gaps`: what a refitted classifier finds, less what it finds in the networks retrained
         without a class, and the others' change less there, paired by class, (mean, low, high) in
         points, and the same of other readers, all of `n` classes (None where there is none);
@@ -466,6 +467,7 @@ def from_table(dataset: str, rung: str = prototypes.RUNG, **at) -> dict | None:
         "prepare": statistics.fmean(r["value"] for r in record["rows"]
                                     if r["metric"] == "time-prepare"),
         **{k: _value(record, metric=f"time-{k}") for k in ("select", "edit")},
+        "strengths": sorted(r["value"] for r in record["rows"] if r["metric"] == "strength"),
         "n": len(both), "gaps": gaps or None,
         "refit": 100 * statistics.fmean(refit[c] for c in both) if both else None,
         "several": {size: _turn(turn) for size, turn in sorted(by_size.items())}}
@@ -907,6 +909,10 @@ def helpers() -> dict:
             "several": several, "table_loss": prototypes.LOSS, "table_near": prototypes.NEAR,
             "from_table": from_table, "table_elsewhere": table_elsewhere,
             "shadowed": shadowed, "table_trials": table_trials, "table_worst": searching.WORST,
+            "table_tried": {rung: {"sites": own.SITES, "spread": own.SPREADS} | more
+                            for rung, own, more in (
+                (prototypes.RUNG, prototypes, {"alpha": prototypes.ALPHAS}),
+                (searching.RUNG, searching, {"margin": searching.MARGINS}))},
             "strengths": searching.STRENGTHS, "strays": searching.STRAYS, "most": searching.MOST,
             "beside_bars": beside_bars, "near": near, "directions": directions,
             "fits": fits, "met": met,
