@@ -13,11 +13,10 @@ import sys
 import time
 
 import torch
-from one_checkpoint import opened, record
+from one_checkpoint import classes_of, opened, record
 from readers import class_rows, cost_rows, read_anew, readers
 
 from softprune import artifacts, audit, evaluation, guarding, requests
-from softprune.errors import UserError
 
 
 def depth_rows(method: str, model, images, evidence: audit.Evidence) -> list[dict]:
@@ -62,10 +61,7 @@ def main(dataset: str, checkpoint: str, names: str) -> None:
     """Fit, measure, and write the record."""
     began = time.perf_counter()
     bench = opened(dataset, checkpoint)
-    try:
-        classes = [bench.images.class_indices([name])[0] for name in names.split(",")]
-    except UserError as error:
-        sys.exit(str(error))
+    classes = classes_of(bench, names)
     rows = rows_of(bench, classes, log=lambda text: print(text, flush=True))
     record("deep", bench, rows, began, {"options": guarding.setting(bench, guarding.DEEP).told()})
 

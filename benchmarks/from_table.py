@@ -12,16 +12,14 @@ once are drawn as in `benchmarks/several.py`. What was searched stays beside the
 """
 
 import argparse
-import sys
 import time
 from collections.abc import Callable
 
-from one_checkpoint import config_of, opened, record
+from one_checkpoint import classes_of, config_of, opened, record
 from readers import class_rows, cost_rows, read_anew, readers
 from several import drawn
 
 from softprune import artifacts, audit, evaluation, ladder, prototypes, requests, searching
-from softprune.errors import UserError
 
 # the stage of a run record, and where a setting of the data set is
 STAGES = {prototypes.RUNG: ("from-table", prototypes.options),
@@ -100,10 +98,7 @@ def main(dataset: str, checkpoint: str, names: str = "", rung: str = prototypes.
     """Measure, and write the record."""
     began = time.perf_counter()
     bench = opened(dataset, checkpoint)
-    try:
-        named = [bench.images.class_indices([n])[0] for n in names.split(",") if n]
-    except UserError as error:
-        sys.exit(str(error))
+    named = classes_of(bench, names)
     rows = rows_of(bench, named, lambda text: print(text, flush=True), rung)
     stage, options = STAGES[rung]
     record(stage, bench, rows, began, {"options": options(dataset, config_of(bench).profile).told(),

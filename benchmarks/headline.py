@@ -9,7 +9,7 @@ No quality is judged here; the notebook *Head to head* does that, on a narrower 
 import sys
 import time
 
-from one_checkpoint import opened, record
+from one_checkpoint import classes_of, opened, record
 
 from softprune import artifacts, headtohead, requests
 
@@ -37,7 +37,7 @@ def main(dataset: str, checkpoint: str, cls: str) -> None:
     """Measure, print, and write the record."""
     began = time.perf_counter()
     bench = opened(dataset, checkpoint)
-    rows = measure(bench, bench.images.class_indices(cls)[0])
+    rows = measure(bench, classes_of(bench, cls)[0])
     for r in rows:
         print(f"{r['method']:10} {r['metric']:20} {r['value']:14,.5f} {r['unit']}")
     print(record("headline", bench, rows, began).name)

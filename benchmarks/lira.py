@@ -12,7 +12,7 @@ import sys
 import time
 from dataclasses import dataclass
 
-from one_checkpoint import config_of, opened, record
+from one_checkpoint import classes_of, config_of, opened, record
 from torch import nn
 
 from softprune import (
@@ -25,7 +25,6 @@ from softprune import (
     shadows,
     targets,
 )
-from softprune.errors import UserError
 
 KNOWN = ("original", "best", "retrained")  # what `targets.ask` has itself
 ATTACKS = ("lira-online", "lira-others", "rmia")
@@ -84,11 +83,11 @@ class Edited:
         return model
 
 
-def rows_of(found: shadows.Shadows, cls: int, edits=tuple(EDITS), log=print) -> list[dict]:
+def rows_of(found: shadows.Shadows, cls: int, log=print) -> list[dict]:
     """Rows of each attack on each method, and what is left of the class on unseen images."""
     known = targets.ask(found, cls, KNOWN)
     answers = {m: (known, m) for m in known.pool}
-    for edit in edits:
+    for edit in EDITS:
         answers[edit] = targets.ask(Edited(found, edit, cls), cls, ("original",)), "original"
     rows, name = [], found.images.class_names[cls]
     for method, (told, key) in answers.items():
@@ -111,10 +110,10 @@ def main(dataset: str, checkpoint: str, name: str) -> None:
     """Train what is missing, attack, and write the record."""
     began = time.perf_counter()
     bench = opened(dataset, checkpoint)
-    try:
-        cls, = bench.images.class_indices([name])
-    except UserError as error:
-        sys.exit(str(error))
+    classes = classes_of(bench, name)
+    if len(classes) != 1:
+        sys.exit(f"{name!r}: expected the name of one class")
+    cls, = classes
 
     def log(text):
         print(text, flush=True)

@@ -17,6 +17,21 @@ def opened(dataset: str, path: str) -> requests.Bench:
         sys.exit(str(error))
 
 
+def classes_of(bench: requests.Bench, names: str) -> list[int]:
+    """The classes of names with commas, one each; leaves with one line where one is unknown, or
+    stands for several."""
+    found = []
+    for name in (n for n in names.split(",") if n):
+        try:
+            meant = bench.images.class_indices([name])
+        except UserError as error:
+            sys.exit(str(error))
+        if len(meant) != 1:
+            sys.exit(f"{name!r} stands for {len(meant)} classes: expected the name of one")
+        found += meant
+    return found
+
+
 def step_of(every: str) -> int:
     """Every how many classes one is taken; leaves with one line where that is no number."""
     if not (every.isdecimal() and int(every)):

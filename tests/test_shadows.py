@@ -1,4 +1,5 @@
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from softprune.errors import UserError
 
 sys.path.insert(0, str(paths.root() / "benchmarks"))
 import lira
+import one_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -123,9 +125,21 @@ def test_every_shadow_forgets_by_what_it_has_seen_itself(small):
     edited = lira.Edited(small, "prototype", 3).model(2)
     for name, value in model.state_dict().items():
         torch.testing.assert_close(edited.state_dict()[name], value)
-    with pytest.raises(SystemExit, match="unknown class 'owl'"):
-        lira.main("digits", str(paths.shipped() / "digits" / "laptop" /
-                                "digits-cnn-w16-so-0.01-s0.safetensors"), "owl")
+    shipped = str(paths.shipped() / "digits" / "laptop" / "digits-cnn-w16-so-0.01-s0.safetensors")
+    for name, said in (("owl", "unknown class 'owl'"), ("three,five", "expected the name of one")):
+        with pytest.raises(SystemExit, match=said):
+            lira.main("digits", shipped, name)
+
+
+def test_a_name_that_stands_for_several_classes_is_refused():
+    """As `fruit` on CIFAR-100 does."""
+    images = types.SimpleNamespace(class_indices=lambda names: {"apple": [0], "fruit": [0, 5]}[
+        names[0]])
+    bench = types.SimpleNamespace(images=images)
+    assert one_checkpoint.classes_of(bench, "apple") == [0]
+    assert one_checkpoint.classes_of(bench, "") == []
+    with pytest.raises(SystemExit, match="'fruit' stands for 2 classes"):
+        one_checkpoint.classes_of(bench, "apple,fruit")
 
 
 def test_wrong_labels_are_remembered_and_the_attack_finds_them(digits):
