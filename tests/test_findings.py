@@ -246,15 +246,18 @@ def test_pages_made_with_an_earlier_setting_are_named(monkeypatch, tmp_path):
     assert findings.older_pages("digits") == [] and findings.older_note() == ""
 
 
-def test_a_recipe_is_judged_by_its_longest_training_of_its_own_width_and_penalty(use):
-    def trained(key, value, **parameters):
+def test_a_recipe_is_judged_by_its_best_validated_training_of_its_own_width_and_penalty(use):
+    def trained(key, value, validated, **parameters):
         rows = [artifacts.row("original", "accuracy", value, split="test", n=200),
+                artifacts.row("original", "accuracy", validated, split="validation"),
                 artifacts.row("original", "time-train", 300.0, "s")]
         return made("train", key, rows, without=[], **parameters)
 
-    use([trained("short", 0.95, width=32, epochs=20), trained("long", 0.93, width=32, epochs=40),
-         trained("narrow", 0.99, epochs=60), trained("none", 0.98, width=32, penalty="none"),
-         trained("vgg", 0.92, width=32, epochs=60, architecture="vgg16")])
+    use([trained("lucky", 0.95, 0.92, width=32, epochs=60),
+         trained("best", 0.93, 0.94, width=32, epochs=40),
+         trained("narrow", 0.99, 0.99, epochs=60),
+         trained("none", 0.98, 0.98, width=32, penalty="none"),
+         trained("vgg", 0.92, 0.91, width=32, epochs=60, architecture="vgg16")])
     found = {(r["dataset"], r["profile"], r["architecture"]): (r["reached"], r["epochs"])
              for r in findings.recipes()}
     assert {(r["n"], r["minutes"], r["device"]) for r in findings.recipes()} == {

@@ -669,10 +669,11 @@ def render(source: Path, target: Path, edition: str = "student") -> None:
         "inside_turn": inside_turn, "edition": edition, "assignments": editions.assignments,
         "mistakes": editions.mistakes, "sliders": sliders,
     }
-    from softprune import findings
+    from softprune import findings, glance
 
     environment.globals |= findings.helpers()
     environment.globals |= comparisons.globals_for_pages()
+    environment.globals |= glance.helpers()
     for page in sorted(target.rglob("*.md")):
         try:
             page.write_text(environment.from_string(page.read_text()).render())

@@ -1,0 +1,56 @@
+"""The front page's first table: every edit in one line, from the head-to-head pages' records."""
+
+from softprune import book, comparisons, findings
+
+EDITS = ("soft", "hard", "prototype", "searched", "best", "guarded")
+HIDDEN = "cifar10"  # the set whose refits are shown: of the real ones it has most classes compared
+
+
+def at_a_glance() -> list[dict]:
+    """What each of `EDITS` asks for and reaches, and a network retrained without the class.
+
+    Returns:
+        Dicts with `edit`; (least, largest) over the data sets compared head to head, each a mean
+        over the classes of its page: `prepare`, seconds of what is done beforehand, None where
+        nothing is, and `request`, seconds; `met` and `tried`, how many of the networks in
+        `findings.front_table` meet the bar on accuracy, None for retrained ones; `refit`, percent
+        of a class that a refitted classifier finds on `HIDDEN`; `auc`, by data set, the AUC of
+        LiRA with shadow models. What was not measured is None, or absent from `auc`.
+    """
+    networks, sets = findings.front_table(), comparisons.compared()
+    made = []
+    for edit in (*EDITS, "retrained"):
+        rows = [r for d in sets if (r := comparisons.compared_row(d, edit))]
+        tried = [n[edit] for n in networks if n.get(edit)]
+        made.append({
+            "edit": edit, "prepare": _range(r["prepare"] for r in rows),
+            "request": _range(r["request"] for r in rows),
+            "met": sum(t["met"] for t in tried) if tried else None, "tried": len(tried) or None,
+            "refit": found_by_refit(edit),
+            "auc": {d: auc for d in book.pages() if (auc := attacked(d, edit)) is not None}})
+    return made
+
+
+def found_by_refit(edit: str) -> float | None:
+    """Percent of a class that a refitted classifier finds on `HIDDEN`, mean over its classes."""
+    row = comparisons.compared_row(HIDDEN, edit) if HIDDEN in comparisons.compared() else None
+    return 100 * row["refit"] if row else None
+
+
+def attacked(dataset: str, edit: str) -> float | None:
+    """AUC of online LiRA on the forgotten class, by the page's shadow models or, for edits that
+    the page does not have, `benchmarks/lira.py`'s; None where neither was measured."""
+    row = book.beside(dataset, "membership-inference", edit, "auc-t1-lira-online")
+    if row is None and (more := findings.shadowed(dataset)):
+        row = more["auc"]["lira-online"].get(edit)
+    return row["value"] if row else None
+
+
+def _range(values) -> tuple[float, float] | None:
+    known = [v for v in values if v is not None]
+    return (min(known), max(known)) if known else None
+
+
+def helpers() -> dict:
+    """What pages may call."""
+    return {"at_a_glance": at_a_glance, "attacked": attacked, "glance_set": HIDDEN}

@@ -1,0 +1,44 @@
+"""The front page's line for every edit says what its records say, and nothing that they do not."""
+
+import pytest
+
+from softprune import book, comparisons, findings, glance
+
+
+@pytest.fixture
+def two_sets(monkeypatch):
+    """`best` and a retrained network on two sets, two networks, one attacked by its page."""
+    rows = {("a", "best"): {"prepare": 2.0, "request": 1e-3, "refit": 0.5},
+            ("cifar10", "best"): {"prepare": 9.0, "request": 4e-4, "refit": 0.25},
+            ("cifar10", "retrained"): {"prepare": None, "request": 60.0, "refit": 0.125}}
+    monkeypatch.setattr(comparisons, "compared", lambda: ["a", "cifar10"])
+    monkeypatch.setattr(comparisons, "compared_row", lambda d, m: rows.get((d, m)))
+    monkeypatch.setattr(findings, "front_table", lambda: [
+        {"best": {"met": True}, "guarded": None}, {"best": {"met": False}, "guarded": None}])
+    monkeypatch.setattr(book, "pages", lambda: ["a", "cifar10"])
+    monkeypatch.setattr(book, "beside", lambda d, stage, edit, metric: (
+        {"value": 0.75} if (d, edit) == ("a", "best") else None))
+    monkeypatch.setattr(findings, "shadowed", lambda d: {
+        "auc": {"lira-online": {"searched": {"value": 0.5}}}} if d == "cifar10" else None)
+    return {line["edit"]: line for line in glance.at_a_glance()}
+
+
+def test_a_line_has_the_least_and_the_largest_of_the_sets_and_the_refit_of_one(two_sets):
+    best = two_sets["best"]
+    assert best["prepare"] == (2.0, 9.0) and best["request"] == (4e-4, 1e-3)
+    assert (best["met"], best["tried"]) == (1, 2)
+    assert best["refit"] == 25.0 and best["auc"] == {"a": 0.75}
+    again = two_sets["retrained"]
+    assert again["prepare"] is None and again["request"] == (60.0, 60.0)
+    assert again["met"] is None and again["refit"] == 12.5
+
+
+def test_what_was_not_measured_is_not_told(two_sets):
+    assert list(two_sets) == [*glance.EDITS, "retrained"]
+    guarded = two_sets["guarded"]
+    assert guarded.pop("edit") == "guarded" and guarded.pop("auc") == {}
+    assert set(guarded.values()) == {None}
+
+
+def test_edits_that_a_page_does_not_attack_are_told_by_the_benchmark(two_sets):
+    assert two_sets["searched"]["auc"] == {"cifar10": 0.5}
