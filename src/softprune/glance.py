@@ -51,6 +51,26 @@ def _range(values) -> tuple[float, float] | None:
     return (min(known), max(known)) if known else None
 
 
+def span(pair: tuple[float, float]) -> str:
+    """Two times in seconds as a page shows them, two digits each, the unit once where it is one.
+
+    Example:
+        >>> span((0.00011, 0.000394)), span((2.5117, 1289.2)), span((0.03, 87.2))
+        ('0.11–0.39\\xa0ms', '2.5 s – 21 min', '0.03–87\\xa0s')
+    """
+    (low, one), (high, other) = map(_two_digits, pair)
+    if one == other:
+        return f"{low}–{high}\N{NO-BREAK SPACE}{one}"
+    return f"{low} {one} – {high} {other}"
+
+
+def _two_digits(seconds: float) -> tuple[str, str]:
+    """Number and unit."""
+    size, unit = (60, "min") if seconds >= 90 else (1, "s") if seconds >= 0.01 else (1e-3, "ms")
+    value = seconds / size
+    return f"{value:.{0 if value >= 9.5 else 1 if value >= 0.95 else 2}f}", unit
+
+
 def helpers() -> dict:
     """What pages may call."""
-    return {"at_a_glance": at_a_glance, "attacked": attacked, "glance_set": HIDDEN}
+    return {"at_a_glance": at_a_glance, "span": span, "attacked": attacked, "glance_set": HIDDEN}
