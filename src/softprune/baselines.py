@@ -73,9 +73,9 @@ class Projection(nn.Module):
 
 @method("pour-p", cite="le2026pour")
 def pour_p(model, forget, access, options, ledger):
-    r"""z' = (I - w w^T / (w^T w)) z with w the class's row of W, placed after the pooling.
+    r"""h' = (I - w w^T / (w^T w)) h with w the class's row of W, placed after the pooling.
 
-    Several classes: what is left of z outside the span of their rows.
+    Several classes: what is left of h outside the span of their rows.
     """
     with ledger.part("edit"), torch.no_grad():
         project = Projection(complement(model.fc, forget))
@@ -100,7 +100,7 @@ class CdpOptions:
 
 @method("cdp", CdpOptions, needs=("table",), cite="wang2022federated")
 def cdp(model, forget, access, options, ledger):
-    """Channels of the largest TF-IDF removed at every site; before any fine-tuning."""
+    """Channels strong for this class and weak for most others (TF-IDF) removed at every site."""
     with ledger.part("select"):
         gates = pruning.make_gates(
             access.table, models.choose_sites(model, options.sites), forget, score="tfidf",
@@ -286,7 +286,7 @@ def dampen(weight: Tensor, own: Tensor, whole: Tensor, alpha: float, strength: f
 
 @method("ssd", SsdOptions, needs=("forget", "retain"), cite="foster2024ssd")
 def ssd(model, forget, access, options, ledger):
-    """Weights that matter more for the class than for all are dampened; F_D is kept beforehand."""
+    """Weights that matter more for the class than for all are dampened; "for all" is kept ready."""
     mean, std = access.images.mean, access.images.std
 
     def whole():

@@ -689,7 +689,7 @@ def hidden(gap: tuple[float, float, float]) -> str:
     if high < 0:
         return "holds, and takes more than retraining does"
     if mean > 0:
-        return "more on average, which may be chance"
+        return "does not hold on average, the interval leaves it open"
     return "holds on average, the interval leaves it open" if high > 0 else "holds"
 
 
