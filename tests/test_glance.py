@@ -2,7 +2,7 @@
 
 import pytest
 
-from softprune import book, comparisons, findings, glance
+from softprune import book, comparisons, findings, glance, ladder, paths, pruning
 
 
 @pytest.fixture
@@ -42,3 +42,33 @@ def test_what_was_not_measured_is_not_told(two_sets):
 
 def test_edits_that_a_page_does_not_attack_are_told_by_the_benchmark(two_sets):
     assert two_sets["searched"]["auc"] == {"cifar10": 0.5}
+
+
+@pytest.mark.parametrize("dataset, architecture", [("digits", "digits-cnn"),
+                                                   ("cifar10", "resnet18")])
+def test_where_edits_act_is_where_the_stored_ones_are(dataset, architecture, monkeypatch):
+    monkeypatch.setattr(book, "identity", lambda d: {
+        "architecture": architecture, "width": 16, "profile": "laptop"})
+    sites, lines = glance.acting(dataset)
+    told = {line["edit"]: line for line in lines}
+    assert told["soft"]["gates"] == sites[-1:]
+    folder = paths.shipped() / dataset / "laptop"
+    shipped = sorted(folder.glob(f"{architecture}-w16-so-0.01-s0.gates-*.safetensors"))
+    rungs = [r for p in shipped if (r := p.stem.rsplit("-", 1)[1]) in told]
+    assert {"calibrated", "searched", "best"} <= set(rungs)
+    for path, rung in ((p, r) for p in shipped for r in rungs if p.stem.endswith(r)):
+        stored = ladder.load_gates(path)[0][3]
+        along = {n.removeprefix(pruning.DIRECTION): g for n, g in stored.items()
+                 if pruning.is_direction(n)}
+        assert set(told[rung]["directions"]) == set(along)
+        assert {len(g) for g in along.values()} <= {told[rung]["pairs"]}
+        assert set(told[rung]["gates"]) == set(pruning.multiplied(stored))
+        assert bool(told[rung]["shifts"]) == any(map(pruning.is_shift, stored))
+
+
+def test_the_figure_says_in_words_where_edits_act(tmp_path, monkeypatch):
+    monkeypatch.setattr(book, "identity", lambda d: {
+        "architecture": "resnet18", "width": 16, "profile": "laptop"})
+    alt = glance.pictures(tmp_path)["where-edits-act"]
+    assert (tmp_path / "where-edits-act.png").exists()
+    assert alt.startswith("Where each edit acts") and "soft at layer4;" in alt

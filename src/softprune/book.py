@@ -646,9 +646,9 @@ def render(source: Path, target: Path, edition: str = "student") -> None:
              for d, w in swept.items()}
     alts |= {f"scores-{d}": scores_picture(d, w, target / "images" / f"scores-{d}.png")
              for d, w in swept.items()}
-    from softprune import comparisons  # it reads this module
+    from softprune import comparisons, findings, glance  # they read this module
 
-    alts |= comparisons.pictures(target / "images")
+    alts |= comparisons.pictures(target / "images") | glance.pictures(target / "images")
     environment = jinja2.Environment(
         variable_start_string="[[", variable_end_string="]]", block_start_string="[%",
         block_end_string="%]", comment_start_string="[##", comment_end_string="##]",
@@ -668,8 +668,6 @@ def render(source: Path, target: Path, edition: str = "student") -> None:
         "inside_turn": inside_turn, "edition": edition, "assignments": editions.assignments,
         "mistakes": editions.mistakes, "sliders": sliders,
     }
-    from softprune import findings, glance
-
     environment.globals |= findings.helpers()
     environment.globals |= comparisons.globals_for_pages()
     environment.globals |= glance.helpers()

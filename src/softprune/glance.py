@@ -1,6 +1,19 @@
-"""The front page's first table: every edit in one line, from the head-to-head pages' records."""
+"""Every edit at a glance: in one line of the front page's first table, from the head-to-head
+pages' records, and in one line of the figure that shows where in the network each of them acts."""
 
-from softprune import book, comparisons, findings
+from pathlib import Path
+from types import SimpleNamespace
+
+from softprune import (
+    book,
+    comparisons,
+    findings,
+    guarding,
+    ladder,
+    models,
+    prototypes,
+    searching,
+)
 
 EDITS = ("soft", "hard", "prototype", "searched", "best", "guarded")
 HIDDEN = "cifar10"  # the set whose refits are shown: of the real ones it has most classes compared
@@ -46,6 +59,47 @@ def attacked(dataset: str, edit: str) -> float | None:
     return row["value"] if row else None
 
 
+def acting(dataset: str = HIDDEN) -> tuple[list[str], list[dict]]:
+    """Where each edit acts in the network of a data set's pages, by the settings in force.
+
+    Returns:
+        The names of the network's sites, in its order, and a dict an edit with `edit`, lists of
+        sites `gates` and `directions`, `pairs` (how many directions a site), `shifts` (parts of the
+        network whose last batch norms are shifted) and `readers` (sites where a classifier learns
+        along while it is fitted).
+    """
+    own = book.identity(dataset)
+    model = models.build(own["architecture"], classes=2, channels=3, width=own["width"])
+    last = model.sites()[-1].name
+    made = [_line("soft", gates=[last]), _line("calibrated", gates=[last])]
+    for rung, options in ((prototypes.RUNG, prototypes.options), (searching.RUNG,
+                                                                  searching.options)):
+        at = prototypes.where(model, options(dataset, own["profile"]).sites)
+        made.append(_line(rung, directions=[s.name for s in at]))
+    # what `guarding.setting` asks of a bench
+    bench = SimpleNamespace(model=model, images=SimpleNamespace(name=dataset),
+                            sidecar={"config": {"profile": own["profile"]}})
+    for rung in ("best", *guarding.RUNGS):
+        o = (ladder.options(rung, dataset, own["profile"]) if rung == "best"
+             else guarding.setting(bench, rung))
+        sites = models.choose_sites(model, o.sites)
+        behind = {name for name, _ in models.split_at(model, sites)[1]}
+        depths = o.depths.split(",") if getattr(o, "depths", "") else []
+        made.append(_line(
+            rung, gates=[s.name for s in sites] if o.rate else [],
+            directions=[s.name for s in sites if s.read] if o.direction else [],
+            pairs=getattr(o, "pairs", 1),
+            shifts=sorted({part for part in models.shifts(model).values() if part in behind}
+                          if o.shift else ()),
+            readers=[*depths, last] if rung in guarding.RUNGS else []))
+    return [s.name for s in model.sites()], made
+
+
+def _line(edit: str, **at) -> dict:
+    return {"edit": edit, "gates": [], "directions": [], "pairs": 1, "shifts": [],
+            "readers": []} | at
+
+
 def _range(values) -> tuple[float, float] | None:
     known = [v for v in values if v is not None]
     return (min(known), max(known)) if known else None
@@ -69,6 +123,18 @@ def _two_digits(seconds: float) -> tuple[str, str]:
     size, unit = (60, "min") if seconds >= 90 else (1, "s") if seconds >= 0.01 else (1e-3, "ms")
     value = seconds / size
     return f"{value:.{0 if value >= 9.5 else 1 if value >= 0.95 else 2}f}", unit
+
+
+def pictures(folder: Path) -> dict[str, str]:
+    """Write the figure; returns alternative text by its name, none where there are no pages."""
+    if HIDDEN not in book.pages():
+        return {}
+    from softprune import plots
+
+    figure, alt = plots.where_edits_act(*acting())
+    folder.mkdir(parents=True, exist_ok=True)
+    plots.save(figure, folder / "where-edits-act.png")
+    return {"where-edits-act": alt}
 
 
 def helpers() -> dict:

@@ -192,6 +192,37 @@ def frontier(points: list[dict], star: tuple[float, float] | None, cross=None, m
     )
 
 
+def where_edits_act(sites: list[str], lines: list[dict]):
+    """A line an edit (`glance.acting`), a column a site: what it writes where, and who reads."""
+    figure, axis = _figure(width=7.4, height=3.9)
+    rows = {line["edit"]: -y for y, line in enumerate(lines)}
+    column = {site: x for x, site in enumerate(sites)}
+    marks = (("gates", "gates", dict(marker="o", color=BLUE, s=60)),
+             ("directions", "directions", dict(marker="D", color=PURPLE, s=55)),
+             ("readers", "a reader learns along", dict(marker="o", facecolors="none",
+                                                       edgecolors=RED, s=190, linewidths=1.6)))
+    for key, said, look in marks:
+        at = [(column[site], rows[line["edit"]]) for line in lines for site in line[key]]
+        axis.scatter(*zip(*at, strict=True), label=said, zorder=3, **look) if at else None
+    for line in lines:
+        y = rows[line["edit"]]
+        axis.axhline(y, color="#DDDDDD", linewidth=0.8, zorder=0)
+        for part in line["shifts"]:
+            inside = [x for site, x in column.items() if site.split(".")[0] == part]
+            axis.plot([min(inside) - 0.35, max(inside) + 0.35], [y, y], color=ORANGE, linewidth=6,
+                      alpha=0.55, zorder=1, solid_capstyle="butt")
+    if any(line["shifts"] for line in lines):
+        axis.plot([], [], color=ORANGE, linewidth=6, alpha=0.55, label="batch norms shifted")
+    axis.set_xticks(range(len(sites)), sites, rotation=60, ha="right", fontsize=8)
+    several = {line["edit"]: f" ({line['pairs']} a site)" for line in lines if line["pairs"] > 1}
+    axis.set_yticks(list(rows.values()), [edit + several.get(edit, "") for edit in rows])
+    axis.set(xlim=(-0.6, len(sites) - 0.4), ylim=(0.6 - len(lines), 0.6))
+    axis.set_xlabel("site, from the image to the classifier")
+    axis.legend(loc="lower left", fontsize=8, frameon=True)
+    told = [f"{line['edit']} at {', '.join(line['gates'] + line['directions'])}" for line in lines]
+    return figure, "Where each edit acts in the network: " + "; ".join(told) + "."
+
+
 def per_class_bars(rows: list[dict]):
     """Forgotten accuracy and retained change for each class in turn.
 
