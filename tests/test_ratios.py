@@ -18,3 +18,8 @@ def test_an_edit_is_compared_with_bare_multiplications():
 @pytest.mark.parametrize("directions", [False, True])
 def test_stored_requests_are_folded_and_put_back(directions):
     assert ratios.stored_requests(directions, width=4) > 0
+
+
+@pytest.mark.parametrize("rung", ["best", "searched"])
+def test_one_edit_is_timed_at_the_width_that_is_asked_for(rung):
+    assert 0 < ratios.one_edit(rung, 4) < 1
