@@ -13,7 +13,8 @@ BASE = dataclasses.asdict(ladder.base("best", "cifar10"))
 
 def made(stage, key, rows, extra=None, **parameters):
     parameters = {"dataset": "cifar10", "architecture": "resnet18", "width": 16, "penalty": "so",
-                  "strength": 0.01, "seed": 0, "profile": "laptop", "epochs": 14} | parameters
+                  "strength": 0.01, "seed": 0, "profile": "laptop", "epochs": 14,
+                  "batch_size": 256} | parameters
     return {"stage": stage, "key": key, "parameters": parameters, "rows": rows,
             "extra": extra or {}, "provenance": {"device": "cpu"}}
 
@@ -268,10 +269,13 @@ def test_a_recipe_is_judged_by_its_best_validated_training_of_its_own_width_and_
     assert found.keys() == profiles.GOALS.keys()
 
 
-def test_networks_that_differ_in_epochs_alone_say_so(use):
+def test_networks_that_differ_in_epochs_or_batches_alone_say_so(use):
     use([seeds_record(0, 3, epochs=40), seeds_record(0, 3), seeds_record(0, 3, width=32)])
     assert [e["label"] for e in findings.networks("cifar10")] == [
         "resnet18, width 16, 14 epochs", "resnet18, width 16, 40 epochs", "resnet18, width 32"]
+    use([seeds_record(0, 3, width=32), seeds_record(1, 5, width=32, batch_size=128)])
+    assert [(e["label"].rpartition(", ")[2], e["n"]) for e in findings.networks("cifar10")] == [
+        ("batches of 128", 1), ("batches of 256", 1)]
 
 
 def test_a_network_says_whether_its_gates_have_an_earlier_setting(use):

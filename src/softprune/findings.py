@@ -228,7 +228,8 @@ def networks(dataset: str) -> list[dict]:
     """The networks of a data set whose every class was forgotten in turn, narrow ones first.
 
     Returns:
-        Dicts with `label` (its epochs in it where two networks differ in nothing else),
+        Dicts with `label` (its epochs, and its batches, in it where two networks differ in nothing
+        else),
         `architecture`, `width`, `penalty`, `profile`, `epochs`, `n` seeds, `test` (share; mean
         over seeds), `parameters` (numbers in the network), and a dict a method (`soft`, `hard`,
         `calibrated`, `best`, `inside`: `best` under the untouched classifier): how many
@@ -237,7 +238,7 @@ def networks(dataset: str) -> list[dict]:
         fitted gates). `setting` is that of `best`, and `earlier` says that it was chosen anew
         since.
     """
-    kinds = ("architecture", "width", "penalty", "profile", "epochs")
+    kinds = ("architecture", "width", "penalty", "profile", "epochs", "batch_size")
     groups: dict[tuple, list[dict]] = {}
     for r in book.records():
         if r["stage"] == "seeds" and r["parameters"]["dataset"] == dataset:
@@ -268,11 +269,15 @@ def networks(dataset: str) -> list[dict]:
             if method in ladder.RUNGS:
                 entry[method]["prepare"] = _mean(found, method, "time-prepare")
         made.append(entry)
-    alike = [(e["architecture"], e["width"], e["penalty"]) for e in made]
-    for entry, kind in zip(made, alike, strict=True):
-        entry["label"] = f"{entry['architecture']}, width {entry['width']}" + (
-            f", {entry['epochs']} epochs" if alike.count(kind) > 1 else "")
-    return sorted(made, key=lambda e: (e["architecture"], e["width"], e["penalty"], e["epochs"]))
+    same = ("architecture", "width", "penalty")
+    for entry in made:
+        alike = [e for e in made if all(e[k] == entry[k] for k in same)]
+        label = f"{entry['architecture']}, width {entry['width']}"
+        label += f", {entry['epochs']} epochs" if len(alike) > 1 else ""
+        if sum(e["epochs"] == entry["epochs"] for e in alike) > 1:
+            label += f", batches of {entry['batch_size']}"
+        entry["label"] = label
+    return sorted(made, key=lambda e: [e[k] for k in (*same, "epochs", "batch_size")])
 
 
 def refitted(dataset: str) -> list[dict]:
