@@ -264,6 +264,7 @@ def test_a_recipe_is_judged_by_its_best_validated_training_of_its_own_width_and_
     assert {(r["n"], r["minutes"], r["device"]) for r in findings.recipes()} == {
         (200, 5.0, "cpu"), (None, None, None)}
     assert found["cifar10", "laptop", "resnet18"] == (0.93, 40)
+    assert [r["runs"] for r in findings.recipes()][:2] == [[0.93, 0.95], [0.92]]
     assert found["cifar10", "laptop", "vgg16"] == (0.92, 60)
     assert found["cifar10", "paper", "resnet18"] == (None, None)
     assert found.keys() == profiles.GOALS.keys()

@@ -58,8 +58,9 @@ def recipes() -> list[dict]:
 
     Returns:
         Dicts with `dataset`, `profile`, `architecture`, `goal` (a share), `reached` (test
-        accuracy), `n` (test images), `epochs`, `minutes` by the clock and `device`, all None where
-        the recipe was never trained.
+        accuracy), `n` (test images), `epochs`, `batch_size`, `minutes` by the clock and `device`,
+        all None where the recipe was never trained; and `runs`, the test accuracies of all its
+        trainings, least first.
     """
     made = []
     for (dataset, profile, architecture), goal in profiles.GOALS.items():
@@ -70,15 +71,16 @@ def recipes() -> list[dict]:
                  if r["stage"] == "train" and wanted.items() <= r["parameters"].items()]
         best = max(found, default=None, key=lambda r: _value(
             r, method="original", metric="accuracy", split="validation"))
-        told = dict.fromkeys(("reached", "n", "epochs", "minutes", "device"))
+        told = dict.fromkeys(("reached", "n", "epochs", "batch_size", "minutes", "device"))
         if best:
             row = _row(best, method="original", metric="accuracy", split="test")
             told = {"reached": row["value"], "n": row["n"],
-                    "epochs": best["parameters"]["epochs"],
+                    **{k: best["parameters"][k] for k in ("epochs", "batch_size")},
                     "minutes": _row(best, metric="time-train")["value"] / 60,
                     "device": best["provenance"]["device"]}
         made.append({"dataset": dataset, "profile": profile, "architecture": architecture,
-                     "goal": goal, **told})
+                     "goal": goal, **told, "runs": sorted(_value(
+                         r, method="original", metric="accuracy", split="test") for r in found)})
     return made
 
 
