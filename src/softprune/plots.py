@@ -203,7 +203,7 @@ def where_edits_act(sites: list[str], lines: list[dict]):
                                                        edgecolors=RED, s=190, linewidths=1.6)))
     for key, said, look in marks:
         at = [(column[site], rows[line["edit"]]) for line in lines for site in line[key]]
-        axis.scatter(*zip(*at, strict=True), label=said, zorder=3, **look) if at else None
+        axis.scatter([x for x, _ in at], [y for _, y in at], label=said, zorder=3, **look)
     for line in lines:
         y = rows[line["edit"]]
         axis.axhline(y, color="#DDDDDD", linewidth=0.8, zorder=0)
