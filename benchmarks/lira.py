@@ -1,11 +1,13 @@
-"""What shadow models tell of a class after edits that the audited pages do not have.
+"""What shadow models tell of a class after every edit, those that the audited pages lack, too.
 
     python benchmarks/lira.py digits data/checkpoints/digits/laptop/NAME.safetensors three
 
 Every shadow model of the checkpoint's recipe (`softprune shadows`; those that are missing are
 trained first) is a target once, forgets the class, and is asked about by the others, which forgot
-it alike: `prototype`, `searched` and `guarded` beside `original`, `best` and the twins that never
-saw the class. What is stopped keeps the shadow models that it trained.
+it alike: `prototype`, `searched` and `guarded` beside the methods of those pages and the twins that
+never saw the class, so that all stand in one run. Channels are closed or attenuated at the
+fractions that the checkpoint's own validation split chose. What is stopped keeps the shadow models
+that it trained.
 """
 
 import sys
@@ -21,12 +23,18 @@ from softprune import (
     guarding,
     prototypes,
     pruning,
+    requests,
+    roc,
     searching,
     shadows,
     targets,
 )
 
-KNOWN = ("original", "best", "retrained")  # what `targets.ask` has itself
+# what `targets.ask` has itself
+KNOWN = ("original", "head-mask", "pour-p", "soft", "hard", "best", "retrained")
+RATE = 0.01  # the false positive rate at which true positives are told
+PLAIN = {"score": "difference", "statistic": "mean", "gate": "rank", "alpha": 0.25,
+         "sites": "last", "seed": 0}  # as the pages' notebooks have them
 ATTACKS = ("lira-online", "lira-others", "rmia")
 
 
@@ -47,10 +55,10 @@ def prototype(target: Target, cls: int, profile: str) -> pruning.Gates:
 
 
 def searched(target: Target, cls: int, profile: str) -> pruning.Gates:
-    """The same, as strong as this model's images of the class ask for."""
+    """The same, read and turned as this model's own images ask for."""
     setting = searching.options(target.images.name, profile)
-    search = searching.Search(target, setting.sites, setting.spread)
-    return search.edit(cls, search.strength(cls, setting.margin))
+    search = searching.Search(target, setting.sites)
+    return search.edit(cls, search.find(cls, setting.margin))
 
 
 def guarded(target: Target, cls: int, profile: str) -> pruning.Gates:
@@ -83,9 +91,13 @@ class Edited:
         return model
 
 
-def rows_of(found: shadows.Shadows, cls: int, log=print) -> list[dict]:
-    """Rows of each attack on each method, and what is left of the class on unseen images."""
-    known = targets.ask(found, cls, KNOWN)
+def rows_of(found: shadows.Shadows, cls: int, fraction, log=print) -> list[dict]:
+    """Rows of each attack on each method, and what is left of the class on unseen images.
+
+    Args:
+        fraction: of the channels, as `requests.fractions` returns it, or one for all.
+    """
+    known = targets.ask(found, cls, KNOWN, **PLAIN, fraction=fraction)
     answers = {m: (known, m) for m in known.pool}
     for edit in EDITS:
         answers[edit] = targets.ask(Edited(found, edit, cls), cls, ("original",)), "original"
@@ -101,6 +113,10 @@ def rows_of(found: shadows.Shadows, cls: int, log=print) -> list[dict]:
             rows.append(artifacts.row(method, f"auc-t1-{attack}", leak.auc, split="forgotten",
                                       forget=name, low=leak.low, high=leak.high,
                                       n=len(leak.members) + len(leak.others)))
+            if RATE >= roc.smallest_fpr(len(leak.others)):
+                rows.append(artifacts.row(method, f"tpr-t1-{attack}",
+                                          roc.tpr_at(leak.members, leak.others, RATE),
+                                          split="forgotten", forget=name, n=len(leak.members)))
             log(f"{method:10} {attack:12} AUC {leak.auc:.3f} [{leak.low:.3f}, {leak.high:.3f}]"
                 f"  class right {100 * right:.2f} %")
     return rows
@@ -120,8 +136,13 @@ def main(dataset: str, checkpoint: str, name: str) -> None:
 
     found = shadows.open_set(config_of(bench), bench.images)
     shadows.train_missing(found, cls, log)
-    rows = rows_of(found, cls, log=log)
-    record("lira", bench, rows, began, {"count": found.plan.count, "pool": len(found.labels)})
+    fraction = requests.fractions(bench, **PLAIN)
+    rows = rows_of(found, cls, fraction, log)
+    twins = sum(found.path(k, cls).exists() for k in range(found.plan.retrained))
+    record("lira", bench, rows, began, {
+        "count": found.plan.count, "retrained": twins, "pool": len(found.labels),
+        "seen": len(found.seen(0)), "epochs": found.plan.epochs, "fraction": fraction,
+        "rate": RATE})
 
 
 if __name__ == "__main__":

@@ -107,9 +107,9 @@ def test_gates_come_from_what_the_shadow_itself_has_seen(small):
     assert len(part.split("validation")[1]) == len(small.images.split("validation")[1])
 
 
-def test_every_shadow_forgets_by_what_it_has_seen_itself(small):
+def test_every_shadow_forgets_by_what_it_has_seen_itself(small, monkeypatch):
     """Three rungs beside those that the audited pages have; nothing is left in the set itself."""
-    rows = lira.rows_of(small, 3, log=lambda text: None)
+    rows = lira.rows_of(small, 3, 0.25, log=lambda text: None)
     at = {(r["method"], r["metric"]): r for r in rows}
     assert {m for m, _ in at} == {*lira.KNOWN, *lira.EDITS}
     for edit in lira.EDITS:
@@ -117,6 +117,13 @@ def test_every_shadow_forgets_by_what_it_has_seen_itself(small):
         leak = at[edit, "auc-t1-lira-online"]
         assert 0 <= leak["low"] <= leak["value"] <= leak["high"] <= 1
         assert leak["n"] == at["original", "auc-t1-lira-online"]["n"]
+        assert (edit, "tpr-t1-lira-online") not in at  # too few outsiders for one in a hundred
+    monkeypatch.setattr(lira, "EDITS", {})
+    monkeypatch.setattr(lira, "RATE", 0.5)
+    few = lira.rows_of(small, 3, 0.25, log=lambda text: None)
+    rates = {r["method"]: r["value"] for r in few if r["metric"] == "tpr-t1-lira-online"}
+    assert set(rates) == set(lira.KNOWN) and rates["original"] > rates["head-mask"] - 1e-9
+    monkeypatch.undo()
     seen = small.seen(2)
     own = shadows.part(small.images, small.pixels[seen], small.labels[seen])
     model = small.model(2)

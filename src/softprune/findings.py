@@ -850,9 +850,7 @@ def front_table() -> list[dict]:
                      "at": {"width": own["width"]},
                      "earlier": "soft-pruning" in older_pages(d),
                      "inside": inside["forgotten-mean"] if inside else None}
-                    | {m: {"forgotten": t["forgotten-mean"], "worst": t["forgotten-worst"],
-                           "change": t["change-mean"], "change-worst": t["change-worst"],
-                           "classes": t["n"]} for m, t in turns.items()})
+                    | {m: turn_of(t) for m, t in turns.items()})
     for d in side_by_side():
         for e in present(wider(d)):
             name = f"{titles[d]}, {e['label'].split(', ', 1)[1]}"
@@ -871,6 +869,14 @@ def front_table() -> list[dict]:
             told["met"] = met(row["dataset"], told)
         row["partial"] = row["best"]["classes"] < row["soft"]["classes"]
     return made
+
+
+def turn_of(told: dict) -> dict:
+    """The numbers of `book.in_turn` or `comparisons.compared_turns` under the names of
+    `networks`."""
+    return {"forgotten": told["forgotten-mean"], "worst": told["forgotten-worst"],
+            "change": told["change-mean"], "change-worst": told["change-worst"],
+            "classes": told["n"]}
 
 
 def met(dataset: str, told: dict) -> bool:
@@ -918,10 +924,11 @@ def helpers() -> dict:
             "several": several, "table_loss": prototypes.LOSS, "table_near": prototypes.NEAR,
             "from_table": from_table, "table_elsewhere": table_elsewhere,
             "shadowed": shadowed, "table_trials": table_trials, "table_worst": searching.WORST,
-            "table_tried": {rung: {"sites": own.SITES, "spread": own.SPREADS} | more
-                            for rung, own, more in (
-                (prototypes.RUNG, prototypes, {"alpha": prototypes.ALPHAS}),
+            "table_tried": {rung: {"sites": own.SITES} | more for rung, own, more in (
+                (prototypes.RUNG, prototypes, {"alpha": prototypes.ALPHAS,
+                                               "spread": prototypes.SPREADS}),
                 (searching.RUNG, searching, {"margin": searching.MARGINS}))},
+            "table_spreads": searching.SPREADS, "sample": searching.SAMPLE,
             "strengths": searching.STRENGTHS, "strays": searching.STRAYS, "most": searching.MOST,
             "beside_bars": beside_bars, "near": near, "directions": directions,
             "fits": fits, "met": met,
