@@ -38,3 +38,16 @@ def test_words_of_a_crowded_corner_stay_inside_the_axes_and_apart():
     assert not any(a.overlaps(b) for a, b in itertools.combinations(words.values(), 2))
     assert all(words[m].y0 > frame.y0 and words[m].x0 > frame.x0 for m, *_ in named)
     plt.close(figure)
+
+
+def test_every_method_is_drawn_as_its_own_mark():
+    """A mark that is a tuple is not taken for data: one point a method, at its place."""
+    points = [{"method": m, "seconds": 10.0 ** -i, "distance": 0.1 * i}
+              for i, m in enumerate(plots.MARKERS)]
+    figure, _ = plots.quality_against_time(points, limit=1e-3)
+    marks = [line for line in figure.axes[0].lines if line.get_marker() not in ("None", None)]
+    assert [line.get_marker() for line in marks] == list(plots.MARKERS.values())
+    for line, p in zip(marks, points, strict=True):
+        assert line.get_xydata().tolist() == [[p["seconds"], p["distance"]]]
+        assert line.get_linestyle() == "None"
+    plt.close(figure)

@@ -173,7 +173,7 @@ def frontier(points: list[dict], star: tuple[float, float] | None, cross=None, m
     if cross:
         axis.plot(*cross, "X", color=GREY, ms=11, label="head-mask (fake)", zorder=4)
     for method, forgotten, retained in marks:
-        axis.plot(forgotten, retained, MARKERS[method], color=COLOURS[method], ms=10,
+        axis.plot(forgotten, retained, marker=MARKERS[method], ls="", color=COLOURS[method], ms=10,
                   label=method, zorder=6)
     # what ruins the others is of no use: ten points below the best the picture ends
     top = max([p["retained"] for p in points] + [p[1] for p in (star, cross) if p])
@@ -240,9 +240,14 @@ def per_class_bars(rows: list[dict]):
         axis.invert_yaxis()
     worst = max(rows, key=lambda r: r["forgotten"])
     drop = min(rows, key=lambda r: r["change"])
+    if not worst["forgotten"]:
+        left.text(50, (len(rows) - 1) / 2, f"0.0 % of every class,\n{len(rows)} in turn",
+                  ha="center", va="center", color=GREY)
+        least = "Nothing of any class is still right"
+    else:
+        least = f"Least forgotten: {worst['cls']}, {worst['forgotten']:.1f} percent still right"
     return figure, (
-        f"Two bar charts over {len(rows)} classes. Least forgotten: {worst['cls']}, "
-        f"{worst['forgotten']:.1f} percent still right. Largest loss on the others: "
+        f"Two bar charts over {len(rows)} classes. {least}. Largest loss on the others: "
         f"{drop['change']:.2f} points, when {drop['cls']} is forgotten."
     )
 
@@ -266,11 +271,15 @@ def ladder_dots(rows: list[dict]):
         axis.set(yticks=at, yticklabels=[f"{r['method']}" for r in rows])
         axis.invert_yaxis()
         axis.grid(axis="x", alpha=0.3)
-    right.set(yticklabels=[], xlabel="other classes' change\n(points)")
+    right.set(yticklabels=[], xlabel="others' change (points; dotted: bar;\nlogarithmic beyond 2)")
     right.axvline(0, color=INK, lw=0.8)
     right.axvline(-0.5, color=GREY, ls=":")
-    right.set_xscale("symlog", linthresh=2)
-    right.xaxis.set_major_formatter("{x:g}")
+    right.set_xscale("symlog", linthresh=2)  # or one method's ruin hides what the others differ by
+    right.margins(x=0.08)
+    low, high = right.get_xlim()
+    ticks = [t for t in (-50, -20, -10, -5, -2, -1, 0, 1, 2, 5) if low <= t <= high]
+    right.set_xticks(ticks, [f"{t:g}" for t in ticks])
+    right.minorticks_off()
     left.set(xlabel="forgotten class still right\n(%), mean filled, worst open")
     parts = [f"{r['method']} {r['forgotten-mean']:.1f} percent (worst {r['forgotten-worst']:.1f}) "
              f"at {r['change-mean']:+.2f} points (worst {r['change-worst']:+.2f})" for r in rows]
@@ -389,19 +398,22 @@ def auc_intervals(rows: list[dict]):
     """
     attacks = list(dict.fromkeys(r["attack"] for r in rows))
     methods = list(dict.fromkeys(r["method"] for r in rows))
-    figure, axis = _figure(1, 6.8, 0.55 * len(attacks) + 1.6)
+    step = 0.8 / len(methods)  # of a line: the rest is air between one attack and the next
+    figure, axis = _figure(1, 6.8, 0.13 * len(attacks) * len(methods) + 1.6)
     for i, method in enumerate(methods):
         mine = {r["attack"]: r for r in rows if r["method"] == method}
-        y = np.arange(len(attacks)) + (i - (len(methods) - 1) / 2) * 0.13
+        y = np.arange(len(attacks)) + (i - (len(methods) - 1) / 2) * step
         auc = np.array([mine[a]["auc"] for a in attacks])
         reach = np.array([[mine[a]["auc"] - mine[a]["low"], mine[a]["high"] - mine[a]["auc"]]
                           for a in attacks]).T
-        axis.errorbar(auc, y, xerr=reach, fmt=MARKERS.get(method, "o"), ms=5,
-                      color=COLOURS.get(method, PURPLE), label=method, lw=1)
+        axis.errorbar(auc, y, xerr=reach, marker=MARKERS.get(method, "o"), ls="", ms=5,
+                      color=COLOURS.get(method, PURPLE), label=method, elinewidth=1)
+    for between in range(1, len(attacks)):
+        axis.axhline(between - 0.5, color=GREY, lw=0.5, alpha=0.5)
     axis.axvline(0.5, color=GREY, ls=":")
     axis.set(yticks=range(len(attacks)), yticklabels=attacks, xlabel="AUC (½: nothing to tell)")
     axis.invert_yaxis()
-    axis.legend(frameon=False, fontsize="small", bbox_to_anchor=(1, 1))
+    axis.legend(frameon=False, fontsize="small", bbox_to_anchor=(1, 1), loc="upper left")
     top = max(rows, key=lambda r: abs(r["auc"] - 0.5))
     return figure, (
         f"AUC with 95 percent intervals for {len(attacks)} attacks on {', '.join(methods)}. "
@@ -462,7 +474,8 @@ def relearning(curves: dict[str, dict[str, list[float]]], steps):
             f"{n} " + (f"at half after {s} steps" if s is not None else "below half throughout")
             for n, s in half.items()))
     np.atleast_1d(axes)[0].set_ylabel("class recognised (%)")
-    np.atleast_1d(axes)[-1].legend(frameon=False, fontsize="small", bbox_to_anchor=(1, 1))
+    np.atleast_1d(axes)[-1].legend(frameon=False, fontsize="small", bbox_to_anchor=(1, 1),
+                                  loc="upper left")
     return figure, "Relearning curves. " + ". ".join(parts) + "."
 
 
@@ -525,7 +538,8 @@ def quality_against_time(points: list[dict], limit: float, floor: float | None =
     for p in points:
         colour, marker = _kind(p["method"])
         size = {".": 9, "*": 15}.get(marker, 7)
-        axis.plot(p["seconds"], p["distance"], marker, color=colour, ms=size, zorder=4)
+        axis.plot(p["seconds"], p["distance"], marker=marker, ls="", color=colour, ms=size,
+                  zorder=4)
         labels.append((p["seconds"], p["distance"], p["method"], colour))
     axis.axvline(limit, color=GREY, ls=":", zorder=1)
     texts = []
@@ -565,7 +579,7 @@ def rank_intervals(ranks: dict[str, dict[str, tuple[float, float, float]]]):
             middle, low, high = ranks[criterion][method]
             colour, marker = _kind(method)
             axis.plot([low, high], [y, y], color=colour, lw=1.5)
-            axis.plot(middle, y, marker, color=colour, ms={".": 9}.get(marker, 6))
+            axis.plot(middle, y, marker=marker, ls="", color=colour, ms={".": 9}.get(marker, 6))
         axis.set(title=criterion, xlim=(0.3, len(methods) + 0.7), xlabel="rank")
         first = axis is np.atleast_1d(axes)[0]
         axis.set(yticks=range(len(methods)), yticklabels=methods if first else [])
