@@ -7,17 +7,28 @@ from softprune import book, comparisons, findings, glance, ladder, paths, prunin
 
 @pytest.fixture
 def two_sets(monkeypatch):
-    """`best` and a retrained network on two sets, two networks, one attacked by its page."""
+    """`best` and a retrained network on two sets, three networks, one attacked by its page."""
     rows = {("a", "best"): {"prepare": 2.0, "request": 1e-3, "refit": 0.5},
             ("cifar10", "best"): {"prepare": 9.0, "request": 4e-4, "refit": 0.25},
             ("cifar10", "retrained"): {"prepare": None, "request": 60.0, "refit": 0.125}}
     monkeypatch.setattr(comparisons, "compared", lambda: ["a", "cifar10"])
     monkeypatch.setattr(comparisons, "compared_row", lambda d, m: rows.get((d, m)))
+    monkeypatch.setattr(comparisons, "refit_before", lambda d: {"cifar10": 0.75}[d])
+    monkeypatch.setattr(comparisons, "compared_turns", lambda d: {"a": [
+        {"method": "pour-p", "n": 2, "forgotten-mean": 0.0, "forgotten-worst": 0.0,
+         "change-mean": -0.1, "change-worst": -2.0}]}.get(d, []))
+    network = {"soft": {"classes": 10, "met": False}, "guarded": None}
     monkeypatch.setattr(findings, "front_table", lambda: [
-        {"best": {"met": True}, "guarded": None}, {"best": {"met": False}, "guarded": None}])
+        network | {"best": {"classes": n, "met": met}}
+        for n, met in ((10, True), (10, False), (3, True))])
+    monkeypatch.setattr(findings, "_bars", lambda d, told: (
+        told["forgotten"] == 0, told["change-worst"] >= -1))
     monkeypatch.setattr(book, "pages", lambda: ["a", "cifar10"])
+    monkeypatch.setattr(book, "in_turn", lambda d, m: {
+        "forgotten-mean": 0.0, "forgotten-worst": 0.0, "change-mean": 0.1, "change-worst": 0.0,
+        "n": 10})
     monkeypatch.setattr(book, "beside", lambda d, stage, edit, metric: (
-        {"value": 0.75} if (d, edit) == ("a", "best") else None))
+        {"value": 0.75} if (d, edit, metric) == ("a", "best", "auc-t1-lira-online") else None))
     monkeypatch.setattr(findings, "shadowed", lambda d: {
         "auc": {"lira-online": {"searched": {"value": 0.5}}}} if d == "cifar10" else None)
     return {line["edit"]: line for line in glance.at_a_glance()}
@@ -26,22 +37,34 @@ def two_sets(monkeypatch):
 def test_a_line_has_the_least_and_the_largest_of_the_sets_and_the_refit_of_one(two_sets):
     best = two_sets["best"]
     assert best["prepare"] == (2.0, 9.0) and best["request"] == (4e-4, 1e-3)
-    assert (best["met"], best["tried"]) == (1, 2)
-    assert best["refit"] == 25.0 and best["auc"] == {"a": 0.75}
+    assert best["refit"] == 25.0 and best["auc"] == {"a": {"value": 0.75}}
     again = two_sets["retrained"]
     assert again["prepare"] is None and again["request"] == (60.0, 60.0)
     assert again["met"] is None and again["refit"] == 12.5
+    assert two_sets["original"]["refit"] == 75.0
+
+
+def test_networks_with_some_of_the_classes_are_counted_apart(two_sets):
+    counted = {edit: [line[k] for k in ("met", "tried", "some_met", "some_tried")]
+               for edit, line in two_sets.items()}
+    assert counted["best"] == [1, 2, 1, 1]
+    assert counted["soft"] == [0, 3, None, None]
+    assert counted["head-mask"] == [2, 2, None, None]  # the fake meets it everywhere
+    assert counted["pour-p"] == [None, None, 0, 1]  # two of ten classes, one too dear
+    assert counted["guarded"] == counted["retrained"] == [None] * 4
 
 
 def test_what_was_not_measured_is_not_told(two_sets):
     assert list(two_sets) == [*glance.EDITS, "retrained"]
     guarded = two_sets["guarded"]
-    assert guarded.pop("edit") == "guarded" and guarded.pop("auc") == {}
+    assert guarded.pop("edit") == "guarded"
+    assert guarded.pop("auc") == guarded.pop("others") == {}
     assert set(guarded.values()) == {None}
 
 
 def test_edits_that_a_page_does_not_attack_are_told_by_the_benchmark(two_sets):
-    assert two_sets["searched"]["auc"] == {"cifar10": 0.5}
+    assert two_sets["searched"]["auc"] == {"cifar10": {"value": 0.5}}
+    assert two_sets["searched"]["others"] == {}
 
 
 @pytest.mark.parametrize("dataset, architecture", [("digits", "digits-cnn"),

@@ -81,6 +81,11 @@ def compared_row(dataset: str, method: str) -> dict | None:
     return next((r for r in compared_methods(dataset) if r["method"] == method), None)
 
 
+def refit_before(dataset: str) -> float:
+    """Share of a class that a refitted classifier finds without any edit, mean over the classes."""
+    return _over_classes(dataset, "original", "accuracy-head-refit")
+
+
 def compared_turns(dataset: str) -> list[dict]:
     """Methods over classes in turn: `method`, `n` and the four numbers of `book.TURN`."""
     where = {"sites": "each"}

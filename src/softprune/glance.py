@@ -15,7 +15,8 @@ from softprune import (
     searching,
 )
 
-EDITS = ("soft", "hard", "prototype", "searched", "best", "guarded")
+EDITS = ("original", "head-mask", "soft", "hard", "pour-p", "prototype", "searched", "best",
+         "guarded")
 HIDDEN = "cifar10"  # the set whose refits are shown: of the real ones it has most classes compared
 
 
@@ -25,38 +26,63 @@ def at_a_glance() -> list[dict]:
     Returns:
         Dicts with `edit`; (least, largest) over the data sets compared head to head, each a mean
         over the classes of its page: `prepare`, seconds of what is done beforehand, None where
-        nothing is, and `request`, seconds; `met` and `tried`, how many of the networks in
-        `findings.front_table` meet the bar on accuracy, None for retrained ones; `refit`, percent
-        of a class that a refitted classifier finds on `HIDDEN`; `auc`, by data set, the AUC of
-        LiRA with shadow models. What was not measured is None, or absent from `auc`.
+        nothing is, and `request`, seconds; `met` and `tried`, how many networks meet the bar on
+        accuracy with every class in turn, and `some_met` and `some_tried`, with some of the
+        classes, None where there is no such network; `refit`, percent of a class that a refitted
+        classifier finds on `HIDDEN`; `auc` and `others`, by data set, rows of the AUC of LiRA with
+        shadow models, on all outputs and on the other classes' alone. What was not measured is
+        None, or absent from `auc` and `others`.
     """
-    networks, sets = findings.front_table(), comparisons.compared()
-    made = []
+    sets, made = comparisons.compared(), []
     for edit in (*EDITS, "retrained"):
         rows = [r for d in sets if (r := comparisons.compared_row(d, edit))]
-        tried = [n[edit] for n in networks if n.get(edit)]
+        every, some = ([m for whole, m in bars(edit) if whole == asked] for asked in (True, False))
         made.append({
             "edit": edit, "prepare": _range(r["prepare"] for r in rows),
             "request": _range(r["request"] for r in rows),
-            "met": sum(t["met"] for t in tried) if tried else None, "tried": len(tried) or None,
-            "refit": found_by_refit(edit),
-            "auc": {d: auc for d in book.pages() if (auc := attacked(d, edit)) is not None}})
+            "met": sum(every) if every else None, "tried": len(every) or None,
+            "some_met": sum(some) if some else None, "some_tried": len(some) or None,
+            "refit": found_by_refit(edit)} | {
+                name: {d: told for d in book.pages() if (told := attacked(d, edit, attack))}
+                for name, attack in (("auc", "lira-online"), ("others", "lira-others"))})
     return made
+
+
+def bars(edit: str) -> list[tuple[bool, bool]]:
+    """For every network that an edit was tried on: whether with every class, and whether it meets
+    the bar on accuracy.
+
+    The fake stands on the data sets' own pages, `pour-p` on their head-to-head pages; others are in
+    `findings.front_table`.
+    """
+    if edit == "head-mask":
+        turns = {d: [book.in_turn(d, edit)] for d in book.pages()}
+    elif edit == "pour-p":
+        turns = {d: [t for t in comparisons.compared_turns(d) if t["method"] == edit]
+                 for d in comparisons.compared()}
+    else:
+        return [(n[edit]["classes"] == n["soft"]["classes"], n[edit]["met"])
+                for n in findings.front_table() if n.get(edit)]
+    return [(t["n"] == book.in_turn(d, "soft")["n"], findings.met(d, findings.turn_of(t)))
+            for d, told in turns.items() for t in told]
 
 
 def found_by_refit(edit: str) -> float | None:
     """Percent of a class that a refitted classifier finds on `HIDDEN`, mean over its classes."""
-    row = comparisons.compared_row(HIDDEN, edit) if HIDDEN in comparisons.compared() else None
+    if HIDDEN not in comparisons.compared():
+        return None
+    if edit == "original":  # no method of the head to head, but measured beside them
+        return 100 * comparisons.refit_before(HIDDEN)
+    row = comparisons.compared_row(HIDDEN, edit)
     return 100 * row["refit"] if row else None
 
 
-def attacked(dataset: str, edit: str) -> float | None:
-    """AUC of online LiRA on the forgotten class, by the page's shadow models or, for edits that
-    the page does not have, `benchmarks/lira.py`'s; None where neither was measured."""
-    row = book.beside(dataset, "membership-inference", edit, "auc-t1-lira-online")
-    if row is None and (more := findings.shadowed(dataset)):
-        row = more["auc"]["lira-online"].get(edit)
-    return row["value"] if row else None
+def attacked(dataset: str, edit: str, attack: str = "lira-online") -> dict | None:
+    """Row of an attack's AUC on the forgotten class, with shadow models: of `benchmarks/lira.py`,
+    which has every edit in one run, or else of the data set's page; None where neither has it."""
+    told = findings.shadowed(dataset)
+    row = told["auc"].get(attack, {}).get(edit) if told else None
+    return row or book.beside(dataset, "membership-inference", edit, f"auc-t1-{attack}")
 
 
 def acting(dataset: str = HIDDEN) -> tuple[list[str], list[dict]]:
