@@ -178,3 +178,22 @@ def test_the_refitted_head_agrees_with_the_stage_three_number(trained, digits):
     here = audit.recall(audit.refit(bench.fold_into_copy(gates), everything), everything)
     assert here == pytest.approx(there, abs=0.03)
     assert evaluation.accuracy(torch.eye(2), torch.tensor([0, 1])) == 1
+
+
+def test_relearning_does_not_depend_on_the_size_of_features(trained):
+    """The same function with features four times as large comes back no faster."""
+    bench, evidence = trained
+    larger = copy.deepcopy(bench.model)
+    audit.behind_pooling(larger, audit.Scaled(4.0))
+    with torch.no_grad():
+        larger.fc.weight.div_(4)
+    curves = [audit.relearn(model, evidence, 10, checkpoints=(0, 2, 5))
+              for model in (bench.model, larger)]
+    assert curves[0] == pytest.approx(curves[1], abs=0.03)
+    levelled = audit.level(larger, evidence)
+    x = evidence.test[:50]
+    assert torch.allclose(levelled(x), bench.model(x), atol=1e-4)
+    seen = []
+    levelled.fc.register_forward_pre_hook(lambda _, h: seen.append(h[0]))
+    audit.answer(levelled, evidence.train)
+    assert torch.cat(seen).square().mean().item() == pytest.approx(1, rel=1e-4)

@@ -148,9 +148,10 @@ def relearn(model: nn.Module, evidence: Evidence, shots: int, *, rate: float = 0
             class; 0 fine-tunes on the retained classes alone.
 
     With shots, the class's row of the classifier starts anew in every model alike (weights 0, the
-    mean bias): whoever wants the class back does not keep a masked row.
+    mean bias): whoever wants the class back does not keep a masked row. Features are brought to one
+    size first (`level`), or an edit that makes them larger would be learned back faster by as much.
     """
-    attacked = copy.deepcopy(model).eval().requires_grad_(True)
+    attacked = level(model, evidence).eval().requires_grad_(True)
     generator = torch.Generator().manual_seed(seed)
     per_class = shots or 64
     few = torch.cat([
@@ -169,6 +170,43 @@ def relearn(model: nn.Module, evidence: Evidence, shots: int, *, rate: float = 0
         F.cross_entropy(attacked(evidence.train[batch]), evidence.train_labels[batch]).backward()
         solver.step()
     return curve
+
+
+class Scaled(nn.Module):
+    """A constant times pooled maps, whatever their shape."""
+
+    def __init__(self, factor: float):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """The same shape."""
+        return pooled * self.factor
+
+
+@torch.no_grad()
+def level(model: nn.Module, evidence: Evidence) -> nn.Module:
+    """A copy that answers the same from features of mean square 1 over the evidence's training
+    images: the classifier's weights take what the features give. A step of one rate then means the
+    same in every network. Features that are all 0 stay.
+    """
+    copied, squares = copy.deepcopy(model).eval(), []
+    handle = copied.fc.register_forward_pre_hook(lambda _, x: squares.append(x[0].square().mean(1)))
+    answer(copied, evidence.train)
+    handle.remove()
+    size = torch.cat(squares).mean().sqrt().item()
+    if size > 0:
+        behind_pooling(copied, Scaled(1 / size))
+        copied.fc.weight.mul_(size)
+    return copied
+
+
+def behind_pooling(model: nn.Module, module: nn.Module) -> None:
+    """Put a module between a network's pooling and what flattens for its classifier."""
+    if hasattr(model, "avgpool"):
+        model.avgpool = nn.Sequential(model.avgpool, module)
+    else:  # a VGG's features end in pooling and flattening
+        model.features[-2] = nn.Sequential(model.features[-2], module)
 
 
 @torch.no_grad()

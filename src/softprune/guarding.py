@@ -18,7 +18,6 @@ and Bengio (2016), which `audit` has as a reader afterwards.
 
 import collections
 import dataclasses
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -117,7 +116,7 @@ def setting(bench: requests.Bench, rung: str) -> GuardOptions:
 def chosen() -> dict[str, dict]:
     """`data/guarded.json`: data set -> `set` (pairs, reader) and `record` (its key)."""
     path = paths.root() / "data" / "guarded.json"
-    return json.loads(path.read_text()) if path.exists() else {}
+    return artifacts.read_json(path, "the settings that `softprune fit --choose` wrote", {})
 
 
 def remember(entry: str, taken: GuardOptions, key: str) -> None:
@@ -131,6 +130,11 @@ def remember(entry: str, taken: GuardOptions, key: str) -> None:
     artifacts.write_json(paths.root() / "data" / "guarded.json", chosen() | {entry: now})
 
 
+def depths_of(options: GuardOptions) -> list[str]:
+    """The depths that an option names."""
+    return [d for d in options.depths.split(",") if d]
+
+
 class Guard(ladder.Fitter):
     """A trained model with the maps in front of its edit, ready to guard one class after another.
 
@@ -141,7 +145,7 @@ class Guard(ladder.Fitter):
     """
 
     def __init__(self, model: nn.Module, images, options: GuardOptions):
-        self.depths = [d for d in options.depths.split(",") if d]
+        self.depths = depths_of(options)
         self.seen: dict[str, Tensor] = {}
         super().__init__(model, images, options)  # its teacher has been run: sites behind the edit
         for depth in self.depths:
@@ -153,6 +157,14 @@ class Guard(ladder.Fitter):
             self.heads[depth] = evaluation.head_refit(
                 self._scaled(depth, maps), self.pool_labels[:self.labelled],
                 model.fc.out_features)
+
+    def turned(self, options: GuardOptions) -> "Guard":
+        """As the fitter's; a guard, whatever it shares."""
+        if depths_of(options) == self.depths:
+            other = super().turned(options)
+            if isinstance(other, Guard):
+                return other
+        return Guard(self.model, self.images, options)
 
     @torch.no_grad()
     def _unedited(self) -> dict[str, Tensor]:

@@ -97,6 +97,10 @@ class Search:
                 sites=sites, alpha=1.0, spread=spread)) for spread in SPREADS}
         self.before, self.after = models.split_at(
             bench.model, prototypes.where(bench.model, sites))
+        # of this search alone, and gone with it
+        self.lead = functools.cache(self._lead)
+        self.cost = functools.cache(self._cost)
+        self.maps = functools.lru_cache(maxsize=1)(self._maps)
 
     def edit(self, cls: int, found: Found) -> pruning.Gates:
         """Directions of a class, (1, 2, J) at every site: what they write is times the strength."""
@@ -117,7 +121,8 @@ class Search:
 
         def left(strength: float) -> float:
             found = Found(spread, strength)
-            tried[found] = (self.lead(cls, found) > -margin).double().mean().item()
+            # what is no number is not gone
+            tried[found] = (~(self.lead(cls, found) <= -margin)).double().mean().item()
             return tried[found]
 
         whole = next((s for s in STRENGTHS[::4] if left(s) <= STRAYS), None)
@@ -126,13 +131,11 @@ class Search:
             return min((f, share) for f, share in tried.items() if share <= STRAYS)
         return min(tried.items(), key=lambda item: item[1])
 
-    @functools.cache  # noqa: B019  a search lives as long as its settings are tried
-    def lead(self, cls: int, found: Found) -> Tensor:
+    def _lead(self, cls: int, found: Found) -> Tensor:
         """`prototypes.lead` of a class's training images under its edit."""
         return prototypes.lead(self.logits(self.maps(cls), self.edit(cls, found)), cls)
 
-    @functools.cache  # noqa: B019
-    def cost(self, cls: int, found: Found) -> float:
+    def _cost(self, cls: int, found: Found) -> float:
         """What an edit changes in the answers to images of the other classes, in nats."""
         maps, labels, before = self.others
         masked = before.clone()
@@ -151,8 +154,7 @@ class Search:
         maps = self.in_front(pixels[few])
         return maps, labels[few], self.logits(maps, {})
 
-    @functools.lru_cache(maxsize=1)  # noqa: B019
-    def maps(self, cls: int) -> Tensor:
+    def _maps(self, cls: int) -> Tensor:
         """In front of the edit, of the class's training images: the first `MOST`."""
         pixels, labels = self.bench.images.split("train")
         return self.in_front(pixels[(labels == cls).nonzero().squeeze(1)[:MOST]])
