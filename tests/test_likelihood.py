@@ -268,3 +268,56 @@ def test_the_neighbour_attack_sees_what_a_mask_leaves():
         z[:, 0] = -torch.inf
     assert membership.attack("confidence", inside, labels, outside, labels).auc == 0.5
     assert membership.attack("neighbour", inside, labels, outside, labels).auc > 0.85
+
+
+# --- what an edit does to attacks ----------------------------------------------------------------
+
+
+def halves(models: int, images: int, seed: int = 0) -> np.ndarray:
+    """Pairs of models, each of which has seen what the other has not."""
+    first = np.random.default_rng(seed).random((models // 2, images)) < 0.5
+    return np.stack([first, ~first], 1).reshape(models, images)
+
+
+def test_pairs_of_opposites_tell_nothing_where_there_is_nothing():
+    """With the opposite among the shadows the side of the target has one model fewer, and scores
+    lean to the other: here, 16 models and nine numbers an image, to an AUC of about .47."""
+    phi = np.random.default_rng(0).normal(size=(16, 1000, 9))
+    member = halves(16, 1000)
+
+    def score(k, rest):
+        return likelihood.lira_vector(phi[k], phi[rest], member[rest])
+
+    ours = pooled_auc(likelihood.each_in_turn(16, member, score))
+    assert abs(ours - 0.5) < 0.012
+    leaning = []
+    for k in range(16):
+        made = score(k, np.arange(16) != k)
+        leaning.append(roc.delong(made[member[k]], made[~member[k]])[0])
+    assert np.mean(leaning) < 0.485
+
+
+def test_rmia_still_sees_what_an_edit_makes_small():
+    """Probabilities of a forgotten class are near 0 in and out, yet members' are larger: held-out
+    images must be measured by what they get, not by a member's near 1."""
+    member = halves(16, 400)
+    rng = np.random.default_rng(1)
+    p = 1 / (1 + np.exp(7 - rng.normal(size=(16, 400)) - 1.5 * member))
+    population = 1 / (1 + np.exp(7 - rng.normal(size=(16, 200))))
+    results = likelihood.each_in_turn(16, member, lambda k, rest: likelihood.rmia(
+        p[k], p[rest], member[rest], population[k], population[rest]))
+    assert pooled_auc(results) > 0.65
+    assert np.mean([(np.concatenate(r) == 1).mean() for r in results]) < 0.2
+
+
+def test_what_all_images_of_a_model_share_is_taken_off():
+    member = halves(16, 400)
+    rng = np.random.default_rng(2)
+    phi = rng.normal(size=(16, 400)) + 1.0 * member
+    shifted = phi + 5 * rng.normal(size=(16, 1))  # an edit that moved each model's images its way
+    aucs = {name: pooled_auc(in_turn(likelihood.centred(torch.tensor(values)).numpy()
+                                     if centre else values, member))
+            for name, values, centre in (("as it was", phi, False), ("shifted", shifted, False),
+                                         ("centred", shifted, True))}
+    assert aucs["shifted"] < aucs["as it was"] - 0.1
+    assert aucs["centred"] == pytest.approx(aucs["as it was"], abs=0.02)

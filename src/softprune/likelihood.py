@@ -29,6 +29,12 @@ def scaled_confidence(logits: Tensor, labels: Tensor) -> Tensor:
     return (own_logit - rest).clamp(-60, 60)  # a masked class: the same for every image
 
 
+def centred(phi: Tensor) -> Tensor:
+    """phi (…, N) less its median over the images that are asked about: an edit may shift all of
+    them by an amount of its own in each model, which an attacker sees and takes off."""
+    return phi - phi.median(-1, keepdim=True).values
+
+
 def neighbour_confidence(logits: Tensor, labels: Tensor) -> Tensor:
     """phi of the likeliest class among the others, the image's own left out, (…, N).
 
@@ -122,9 +128,10 @@ def rmia(target: np.ndarray, p: np.ndarray, member: np.ndarray, target_populatio
          gamma: float = 1.0) -> np.ndarray:
     """Share (N,) of population images z with (p(x) / p̄(x)) / (p(z) / p̄(z)) >= gamma.
 
-    p̄ is what a model that may or may not have seen the image gives on average. For x `online` it
-    is the mean of in and out; `offline`, and for z, which no shadow has seen, the in part is
-    guessed: ((1 + a) out + 1 - a) / 2.
+    p̄ is what a model that may or may not have seen the image gives on average: `online` the mean of
+    in and out for x, and of all for z, which no shadow has seen. `offline` the in part of both is
+    guessed, ((1 + a) out + 1 - a) / 2: that takes a member's probability to be near 1, which it is
+    no more once its class is forgotten.
 
     Args:
         target: (N,) the target's probability of the true class. p, member: (K, N) of the shadows.
@@ -136,21 +143,32 @@ def rmia(target: np.ndarray, p: np.ndarray, member: np.ndarray, target_populatio
     def guessed(out):
         return ((1 + offline_a) * out + 1 - offline_a) / 2
 
-    out = moments(p, ~member, "fixed")[0]
-    average = guessed(out) if mode == "offline" else (out + moments(p, member, "fixed")[0]) / 2
+    out, others = moments(p, ~member, "fixed")[0], population.mean(0)
+    if mode == "offline":
+        average, others = guessed(out), guessed(others)
+    else:
+        average = (out + moments(p, member, "fixed")[0]) / 2
     ratio = target / np.maximum(average, tiny)
-    against = np.sort(target_population / np.maximum(guessed(population.mean(0)), tiny))
+    against = np.sort(target_population / np.maximum(others, tiny))
     return np.searchsorted(against, ratio / gamma, side="right") / len(against)
 
 
 def each_in_turn(count: int, member: np.ndarray, score) -> list[tuple[np.ndarray, np.ndarray]]:
     """Models 0 to `count` - 1 as the target: (scores of members, scores of others) of each.
 
+    Where models come in pairs that have seen each what the other has not (`shadows.halves`), the
+    target's opposite stays out as well: of what the target has seen there would be one model fewer
+    than of what it has not, and scores that lean to the side of more models would tell members by
+    that alone.
+
     Args:
-        score: (target's index, mask (K,) of all models but the target) -> (N,) scores.
+        score: (target's index, mask (K,) of the models that are asked) -> (N,) scores.
     """
     results = []
     for k in range(count):
-        made = score(k, np.arange(len(member)) != k)
+        rest, opposite = np.arange(len(member)) != k, k ^ 1
+        if len(member) > max(2, opposite) and (member[opposite] == ~member[k]).all():
+            rest[opposite] = False
+        made = score(k, rest)
         results.append((made[member[k]], made[~member[k]]))
     return results

@@ -9,7 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from softprune import channels, evaluation, ladder, likelihood, models, pruning, requests, roc
+from softprune import (
+    channels,
+    evaluation,
+    intervals,
+    ladder,
+    likelihood,
+    models,
+    pruning,
+    requests,
+    roc,
+)
 from softprune.errors import choose
 from softprune.shadows import Shadows, part
 
@@ -118,7 +128,7 @@ def gated_logits(model, gates: pruning.Gates, features: Tensor, pixels: Tensor, 
 
 # --- the attacks ---------------------------------------------------------------------------------
 
-ATTACKS = ("lira-online", "lira-offline", "rmia", "lira-neighbour", "lira-others")
+ATTACKS = ("lira-online", "lira-centred", "lira-offline", "rmia", "lira-neighbour", "lira-others")
 # the same question without shadows: what knowing other models is worth
 ALONE = "threshold"
 
@@ -130,7 +140,7 @@ class Leak:
     attack: str
     method: str
     aucs: np.ndarray  # (targets,)
-    auc: float  # their mean, with its bootstrap interval over targets
+    auc: float  # their mean, with its interval over targets
     low: float
     high: float
     members: np.ndarray
@@ -138,15 +148,17 @@ class Leak:
 
 
 def attack(answers: Answers, method: str, name: str, *, retained: bool = False,
-           against: str = "soft", variance: str = "fixed") -> Leak:
+           against: str = "", variance: str = "fixed") -> Leak:
     """One attack on every target of a method.
 
     Args:
-        name: of `ATTACKS`; `lira-neighbour` reads the likeliest class among the others,
-            `lira-others` all of them. `ALONE` reads the target's own confidence and no shadow's.
+        name: of `ATTACKS`; `lira-centred` is online LiRA on `likelihood.centred` confidences,
+            `lira-neighbour` reads the likeliest class among the others, `lira-others` all of them.
+            `ALONE` reads the target's own confidence and no shadow's.
         retained: ask about images of the other classes (T5), not of the forgotten one (T1).
-        against: the shadows that retrained targets are compared with, since retrained models
-            have no "in" of their own: an unlearned method.
+        against: the shadows that retrained targets are compared with. Of the forgotten class they
+            have no "in" of their own: an unlearned method, by default `soft`. Of the others they
+            have what the `original` has, which is the default there.
 
     Raises:
         UserError: unknown attack; too few shadows for an image.
@@ -157,7 +169,9 @@ def attack(answers: Answers, method: str, name: str, *, retained: bool = False,
     statistic = {
         "rmia": probability, "lira-neighbour": likelihood.neighbour_confidence,
         "lira-others": likelihood.other_confidences,
+        "lira-centred": lambda z, y: likelihood.centred(likelihood.scaled_confidence(z, y)),
     }.get(name, likelihood.scaled_confidence)
+    against = against or ("original" if retained else "soft")
     reference = against if method == "retrained" else method
     labels = answers.labels[which]
     target = statistic(answers.pool[method][:, which], labels).numpy()
@@ -182,7 +196,7 @@ def attack(answers: Answers, method: str, name: str, *, retained: bool = False,
     # the target stays out of its own fit, and so does the model a retrained one is the twin of
     inside, outside = zip(*likelihood.each_in_turn(len(target), member, score), strict=True)
     aucs = [roc.delong(a, b)[0] for a, b in zip(inside, outside, strict=True)]
-    auc, low, high = roc.interval(aucs)
+    auc, low, high = intervals.over_models(aucs)
     return Leak(attack=name, method=method, aucs=np.array(aucs), auc=auc, low=low, high=high,
                 members=np.concatenate(inside), others=np.concatenate(outside))
 
