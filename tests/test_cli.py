@@ -221,3 +221,27 @@ def test_a_page_keeps_its_parameters_but_not_those_of_another_kind(monkeypatch):
     values = cli._wanted(asked)["head-to-head"]
     assert values["trained"] == "all", "an older page's true means nothing to this template"
     assert (values["forget"], values["fraction"], values["profile"]) == ("two", 1, "laptop")
+
+
+@pytest.mark.parametrize("text, said", [
+    ("{}", "lacks config, sha256"), ("[1]", "cut short or was changed"), ("{", "cut short"),
+    ('{"config": {}, "sha256": "", "class_names": [], "mean": []}',
+     "lacks config.architecture, config.width")])
+def test_a_damaged_sidecar_is_one_line(text, said, tmp_path, capsys):
+    path = tmp_path / "net.safetensors"
+    path.write_bytes(b"weights")
+    (tmp_path / "net.json").write_text(text)
+    assert cli.main(["forget", "--checkpoint", str(path), "--classes", "three",
+                     "--out", str(tmp_path / "out.safetensors")]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1 and "Traceback" not in error
+
+
+def test_a_damaged_data_set_is_one_line(monkeypatch, tmp_path, capsys):
+    folder = tmp_path / "datasets" / "shells"
+    folder.mkdir(parents=True)
+    (folder / "meta.json").write_text('{"class_names": ["a"')
+    monkeypatch.setenv("SOFTPRUNE_CACHE", str(tmp_path))
+    assert cli.main(["data", "list"]) == 2
+    error = capsys.readouterr().err
+    assert "shells" in error and "data fetch" in error and error.count("\n") == 1

@@ -46,6 +46,27 @@ def write_json(path: Path, value) -> None:
         temporary.write_text(json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
 
 
+def read_json(path: Path, expected: str = "", default=None):
+    """What a JSON file holds: an object; `default`, where one is given, if there is no such file.
+
+    Args:
+        expected: what to say should be there, for one that is cut short or was changed.
+
+    Raises:
+        UserError: not JSON, or no object.
+    """
+    if default is not None and not path.exists():
+        return default
+    try:
+        found = json.loads(path.read_text())
+    except ValueError as error:
+        found = error
+    if not isinstance(found, dict):
+        said = f": expected {expected}" if expected else ""
+        raise UserError(f"{paths.relative(path)} is cut short or was changed{said}")
+    return found
+
+
 def sha256(path: Path) -> str:
     """Hex SHA-256 of a file."""
     with open(path, "rb") as handle:
@@ -164,12 +185,17 @@ def read_sidecar(path: Path) -> dict:
     """
     expect_file(path)
     side = companion(Path(path), "sidecar")
-    try:
-        return json.loads(side.read_text())
-    except FileNotFoundError as error:
-        raise UserError(f"{side} is missing: a checkpoint travels with its sidecar") from error
-    except ValueError as error:
-        raise UserError(f"{side} is not JSON") from error
+    if not side.exists():
+        raise UserError(f"{side} is missing: a checkpoint travels with its sidecar")
+    found = read_json(side, "the sidecar that was written with the checkpoint")
+    config = found.get("config")
+    lacks = [k for k in ("config", "sha256", "class_names", "mean") if k not in found]
+    lacks += [f"config.{k}" for k in ("architecture", "width")
+              if not isinstance(config, dict) or k not in config]
+    if lacks:
+        raise UserError(f"{side} lacks {', '.join(lacks)}: expected the sidecar that was written "
+                        "with the checkpoint; train or fetch it again")
+    return found
 
 
 def load_checkpoint(path: Path, *, architecture: str | None = None):

@@ -2,13 +2,12 @@
 that a refusal answers at once.
 """
 
-import json
 import re
 from pathlib import Path
 
 import yaml
 
-from softprune import paths
+from softprune import artifacts, paths
 from softprune.errors import UserError, choose
 
 
@@ -44,7 +43,10 @@ def meta(name: str) -> dict | None:
     """
     choose("data set", name, known())
     path = store(name) / "meta.json"
-    return json.loads(path.read_text()) if path.exists() else None
+    if not path.exists():
+        return None
+    return artifacts.read_json(path, "what was written when the set was decoded; type `softprune "
+                               f"data fetch {name}` again, or import it again")
 
 
 def side(name: str) -> int | None:

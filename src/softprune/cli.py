@@ -1,6 +1,7 @@
 """The `softprune` command. torch is imported late, so help and refusals answer within a second."""
 
 import argparse
+import json
 import os
 import sys
 from pathlib import Path
@@ -17,6 +18,11 @@ def main(argv: list[str] | None = None) -> int:
         return arguments.action(arguments) or 0
     except UserError as error:
         print(f"softprune: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except json.JSONDecodeError as error:
+        print(f"softprune: a JSON file that was read is cut short or was changed ({error.msg} at "
+              f"line {error.lineno}): expected the one that was written with its checkpoint, its "
+              "data set or under data/", file=sys.stderr)
         return 2
     except BrokenPipeError:  # `softprune results | head`
         sys.stderr.close()

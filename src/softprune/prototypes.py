@@ -21,7 +21,6 @@ residuals of prototypes out of every layer, by strengths that rise with depth, t
 """
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -65,7 +64,7 @@ def options(dataset: str, profile: str = "") -> PrototypeOptions:
 def chosen(file: str = FILE) -> dict[str, dict]:
     """A file of `data` with choices: data set -> `set` (options) and `record` (its key)."""
     path = paths.root() / "data" / file
-    return json.loads(path.read_text()) if path.exists() else {}
+    return artifacts.read_json(path, "the settings that `softprune fit --choose` wrote", {})
 
 
 def setting_of(found: dict[str, dict], dataset: str, profile: str) -> dict:
