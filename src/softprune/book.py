@@ -257,13 +257,14 @@ def audited() -> list[str]:
 # --- the claims ----------------------------------------------------------------------------------
 
 
-VARIANTS = {"soft": "plain", "prototype": "`prototype`", "searched": "`searched`", "best": "`best`"}
-UNFITTED = ("prototype", "searched")  # told by records of their own
+VARIANTS = {"soft": "plain", "prototype": "`prototype`", "searched": "`searched`", "best": "`best`",
+            "guarded": "`guarded`"}
+APART = ("prototype", "searched", "guarded")  # told by records of their own
 
 
 def claims() -> list[dict]:
-    """Every claim of `data/paper.yml` beside ours, with a verdict: the plain method, `prototype`
-    and `searched` where they were measured, and `best`."""
+    """Every claim of `data/paper.yml` beside ours, with a verdict: the plain method, `best`, and
+    those of `APART` where they were measured."""
     settings = yaml.safe_load((paths.root() / "data" / "paper.yml").read_text())
     return [
         {"claim": c["claim"], "source": c["source"], "bar": c["bar"],
@@ -274,17 +275,23 @@ def claims() -> list[dict]:
     ]
 
 
-def held(claim: dict, variant: str) -> tuple[int, int]:
-    """On how many data sets a claim of `claims` holds for a variant, and of how many; "in part" and
-    "under its own classifier only" do not count."""
-    own = [o["verdict"] for o in claim["ours"] if o["variant"] == variant]
-    return sum(v.startswith("holds") and not v.endswith("only") for v in own), len(own)
+def held(claim: dict, variant: str) -> dict:
+    """On how many data sets a claim of `claims` `holds` for a variant, holds in `part` (also: under
+    its own classifier only), is `open`, and of how many that could be `judged`: where nothing
+    leaked before, nothing can."""
+    own = [o["verdict"] for o in claim["ours"] if o["variant"] == variant
+           and not o["verdict"].startswith("no evidence")]
+    part = [v for v in own if v.startswith("in part") or v.endswith("only")]
+    return {"holds": sum(v.startswith("holds") for v in own if v not in part), "part": len(part),
+            "open": sum(v.startswith("open") for v in own), "judged": len(own)}
 
 
 def judge(claim: dict, dataset: str, method: str) -> dict | None:
-    """Our measurement of one claim and whether it holds; None if one of `UNFITTED` has none."""
-    if method in UNFITTED:
-        return judge_unfitted(claim, dataset, method)
+    """Our measurement of one claim and whether it holds; None if one of `APART` has none."""
+    if method in APART:
+        return judge_apart(claim, dataset, method)
+    if claim["id"] == "privacy" and (told := judge_shadowed(dataset, method)):
+        return told
     kind, s, t, r = claim["id"], summary(dataset), in_turn(dataset, method), request(
         dataset, method)
     seconds = r["select"] + r["edit"]
@@ -345,37 +352,62 @@ def judge_attack(said: str, forget: str, told, rest) -> dict:
     if o["low"] <= 0.5:
         after = "; after the edit the attack finds something" if a["low"] > 0.5 else ""
         return {"text": text, "verdict": "no evidence: nothing leaked before" + after}
-    left, where = 0.0, ""
+    left, most, where = 0.0, 0.0, ""
     if r:
-        left = (a["value"] - r["value"]) / (o["value"] - r["value"])
-        text += f"; retrained {between(r)}: {100 * left:.0f} % of the excess is left"
+        left, least, most = excess_left(o, a, r)
+        text += (f"; retrained {between(r)}: {100 * left:.0f} % [{100 * least:.0f}, "
+                 f"{100 * most:.0f}] of the excess is left")
     holds = a["high"] < o["low"]
     before, after, never = rest
     if before and after:
         text += f"; by the other classes' outputs alone {between(before)} → {between(after)}"
         if never and before["low"] > 0.5 and before["value"] > never["value"]:
-            there = (after["value"] - never["value"]) / (before["value"] - never["value"])
-            text += f"; retrained {between(never)}: {100 * there:.0f} % of that excess is left"
+            there, least, top = excess_left(before, after, never)
+            text += (f"; retrained {between(never)}: {100 * there:.0f} % [{100 * least:.0f}, "
+                     f"{100 * top:.0f}] of that excess is left")
             where = " by the other classes' outputs" if left <= 0.5 < there else ""
-            left = max(left, there)
+            left, most = max(left, there), max(most, top)
         if holds and before["low"] > 0.5 and after["high"] >= before["low"]:
             other = "higher" if after["low"] > before["high"] else "not shown to be lower"
             return {"text": text, "verdict": "in part: lower by the attack on all outputs, "
                     f"{other} by the other classes' alone"}
     if holds and left > 0.5:
         return {"text": text, "verdict": f"in part: lower, but{where} most of the excess is left"}
+    if holds and most > 0.5:
+        return {"text": text, "verdict": "open: holds by the means, the intervals leave it open"}
     return {"text": text, "verdict": "holds" if holds else "does not hold"}
 
 
-def judge_unfitted(claim: dict, dataset: str, method: str) -> dict | None:
-    """The same of one of `UNFITTED`, from its own records; None where it was not measured."""
-    from softprune import findings  # it reads this module
+def excess_left(before: dict, after: dict, never: dict) -> tuple[float, float, float]:
+    """Of what an attack finds in the original beyond a network that never saw the class, the share
+    that is left after an edit, and its interval: the three of the AUCs, carried over to first
+    order as if they were independent.
 
-    kind, t = claim["id"], findings.from_table(dataset, method)
+    Example:
+        >>> at = lambda v, reach: {"value": v, "low": v - reach, "high": v + reach}
+        >>> [round(v, 3) for v in excess_left(at(0.9, 0.04), at(0.6, 0.04), at(0.5, 0.0))]
+        [0.25, 0.147, 0.353]
+    """
+    o, a, r = (row["value"] for row in (before, after, never))
+    reach = [(row["high"] - row["low"]) / 2 for row in (before, after, never)]
+    excess = o - r
+    left = (a - r) / excess
+    slopes = (-left / excess, 1 / excess, (left - 1) / excess)
+    half = sum((s * h) ** 2 for s, h in zip(slopes, reach, strict=True)) ** 0.5
+    return left, left - half, left + half
+
+
+def judge_apart(claim: dict, dataset: str, method: str) -> dict | None:
+    """The same of one of `APART`, from its own records; None where it was not measured."""
+    from softprune import comparisons, findings  # they read this module
+
+    kind, t = claim["id"], findings.apart(dataset, method)
     if t is None:
         return None
     if kind == "faster":
         return judge_speed(dataset, method)
+    if kind == "privacy":
+        return judge_shadowed(dataset, method)
     if kind == "complete":
         return {"text": f"{t['forgotten']:.2f} % mean, {t['worst']:.1f} % worst of {t['classes']}; "
                         "the classifier is untouched",
@@ -384,16 +416,28 @@ def judge_unfitted(claim: dict, dataset: str, method: str) -> dict | None:
         return {"text": f"{t['change']:+.2f} points mean, {t['change-worst']:+.2f} worst of "
                         f"{t['classes']}",
                 "verdict": "holds" if t["spared"] else "does not hold"}
-    if kind == "milliseconds":
+    if method == "guarded":
+        if dataset not in comparisons.compared():
+            return None
+        own = comparisons.compared_row(dataset, method)
+        seconds, before = own["request"], f"beforehand a fit of {own['prepare']:.0f} s a class"
+    else:
         seconds = t["select"] + t["edit"]
         before = (f"no fit, {1000 * t['prepare']:.1f} ms for all classes once the table is there"
                   if method == "prototype" else
                   f"beforehand a search of {t['prepare']:.2f} s a class")
-        return {"text": f"{1000 * seconds:.2f} ms (select and edit, median); {before}",
-                "verdict": "holds" if seconds < 0.01 else "does not hold"}
+    return {"text": f"{1000 * seconds:.2f} ms (select and edit, median); {before}",
+            "verdict": "holds" if seconds < 0.01 else "does not hold"}
+
+
+def judge_shadowed(dataset: str, method: str) -> dict | None:
+    """The claim of membership from `benchmarks/lira.py`, which has every edit in one run; None
+    where no shadow models were asked about this one."""
+    from softprune import findings
+
     shadowed = findings.shadowed(dataset)
     if shadowed is None or method not in shadowed["auc"]["lira-online"]:
-        return None  # no shadow models were asked about it
+        return None
     told, rest = ([shadowed["auc"][attack].get(m) for m in ("original", method, "retrained")]
                   for attack in ("lira-online", "lira-others"))
     return judge_attack(f"online LiRA on {shadowed['count']} shadow models: ",
@@ -401,7 +445,8 @@ def judge_unfitted(claim: dict, dataset: str, method: str) -> dict | None:
 
 
 def judge_speed(dataset: str, method: str) -> dict | None:
-    """The claim of speed from the head-to-head record; None where there is none."""
+    """The claim of speed from the head-to-head record; None where there is none. It is open where a
+    ratio is nearer to its bar than two runs of the same request are to each other."""
     from softprune import comparisons
 
     if dataset not in comparisons.compared():
@@ -409,24 +454,28 @@ def judge_speed(dataset: str, method: str) -> dict | None:
     own = comparisons.compared_row(dataset, method)
     if own is None:
         return None
-    said, fitted, holds = [], [], True
+    said, fitted, surely, surely_not = [], [], True, False
+    apart = comparisons.times_apart()
     for other in comparisons.speed_bar(dataset):
         times = other["ratio"] / own["ratio"]
-        holds = holds and times >= other["bar"]
+        surely = surely and times >= other["bar"] * apart
+        surely_not = surely_not or times < other["bar"] / apart
         said.append(f"{about(times)} times against {other['method']}")
         if own["prepare"]:
             with_fit = times * own["request"] / (own["request"] + own["prepare"])
             fitted.append(f"{about(with_fit)} times against {other['method']}" if with_fit >= 1
                           else f"{about(1 / with_fit)} times slower than {other['method']}")
     text = f"select and edit {1000 * own['request']:.2f} ms: " + ", ".join(said)
-    verdict = "holds" if holds else "does not hold"
-    if method in ("searched", "calibrated", "best"):
+    verdict = "holds" if surely else "does not hold" if surely_not else "open"
+    if method in ("searched", "calibrated", "best", "guarded"):
         work = "search" if method == "searched" else "fit"
         digits = 2 if own["prepare"] < 1 else 1
         text += (f"; with the class's {work} beforehand, {own['prepare']:.{digits}f} s: "
                  + ", ".join(fitted))
         done = "searched" if method == "searched" else "fitted"
-        verdict += f" for a class that was {done} beforehand" if holds else ""
+        verdict += f" for a class that was {done} beforehand" if surely else ""
+    if verdict == "open":
+        verdict += f": a ratio is within a factor of {apart:.1f} of its bar"
     return {"text": text, "verdict": verdict}
 
 

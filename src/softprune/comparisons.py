@@ -156,6 +156,14 @@ def speed_bar(dataset: str) -> list[dict]:
             for m, bar in BARS.items() if (r := compared_row(dataset, m))]
 
 
+def times_apart() -> float:
+    """How many times as long or as short the plain method's request took on a data set's page as on
+    its head-to-head page, at most: what one run's time is worth."""
+    pairs = [(book.summary(d)["request"], compared_row(d, "soft")["request"])
+             for d in compared() if d in book.pages()]
+    return max((max(a / b, b / a) for a, b in pairs), default=1.0)
+
+
 def headlines() -> list[dict]:
     """Request times on checkpoints of their own (`benchmarks/headline.py`), wide ones last.
 
@@ -223,7 +231,7 @@ def globals_for_pages() -> dict:
     """What pages may call."""
     own = (compared, compared_methods, compared_row, compared_turns, speed_bar, headlines, reported,
            plain_fractions, beside_reported, unreported, tuning_of, seed_floor, baselines, at_edge,
-           ranked, left_to_refit, turned_fake)
+           ranked, left_to_refit, turned_fake, times_apart)
     return {f.__name__: f for f in own} | {"compared_classes": classes}
 
 

@@ -1,11 +1,11 @@
 """Tables of the findings pages: what the ladder's choice tried, and the spread over seeds."""
 
 import dataclasses
-import json
 import math
 import statistics
 
 from softprune import (
+    artifacts,
     book,
     catalog,
     choosing,
@@ -27,7 +27,7 @@ FRONT = ("soft", "hard", "best")  # what the front page shows of them
 def chosen() -> dict:
     """`data/ladder.json`: data set -> rung -> `set` (what differs from the base) and `record`."""
     path = paths.root() / "data" / "ladder.json"
-    return json.loads(path.read_text()) if path.exists() else {}
+    return artifacts.read_json(path, "the settings that `softprune fit --choose` wrote", {})
 
 
 def _choice(dataset: str, rung: str) -> dict | None:
@@ -482,21 +482,41 @@ def from_table(dataset: str, rung: str = prototypes.RUNG, **at) -> dict | None:
         "several": {size: _turn(turn) for size, turn in sorted(by_size.items())}}
 
 
+def apart(dataset: str, method: str) -> dict | None:
+    """Every class in turn after one of `book.APART`, of a data set's own network: as `from_table`,
+    of `guarded` the accuracies and the two halves of the bar alone; None where not measured."""
+    if method != guarding.RUNG:
+        return from_table(dataset, method)
+    found = _most_guarded(dataset, width=book.identity(dataset)["width"])
+    if found is None:
+        return None
+    told = _turn(found[0])
+    return told | dict(zip(("gone", "spared"), _bars(dataset, told), strict=True))
+
+
 def shadowed(dataset: str) -> dict | None:
-    """What shadow models tell of edits that the audited pages do not have (`benchmarks/lira.py`).
+    """What shadow models tell of every edit, in one run (`benchmarks/lira.py`).
 
     Returns:
-        None where it was not measured, else `forget`, `count` of shadow models, `auc`: attack ->
-        method -> its row, and `left`: method -> percent of the class right on unseen images.
+        None where it was not measured, else `forget`, `count` of shadow models and how many were
+        `retrained` without the class, `seen`, training images of each (these two None in records
+        that do not tell), `auc`: attack -> method -> its row, `tpr`: attack -> method -> share of
+        members found where one outsider in a hundred is taken for one, and `left`: method ->
+        percent of the class right on unseen images.
     """
     found = [r for r in book.records()
              if r["stage"] == "lira" and r["parameters"]["dataset"] == dataset]
     if not found:
         return None
-    rows, auc = found[-1]["rows"], {}
-    for r in (r for r in rows if r["metric"].startswith("auc-t1-")):
-        auc.setdefault(r["metric"].removeprefix("auc-t1-"), {})[r["method"]] = r
-    return {"forget": rows[0]["forget"], "count": found[-1]["extra"]["count"], "auc": auc,
+    rows, more, auc, tpr = found[-1]["rows"], found[-1]["extra"], {}, {}
+    for r in rows:
+        kind, _, attack = r["metric"].partition("-t1-")
+        if kind == "auc":
+            auc.setdefault(attack, {})[r["method"]] = r
+        elif kind == "tpr":
+            tpr.setdefault(attack, {})[r["method"]] = r["value"]
+    return {"forget": rows[0]["forget"], "count": more["count"],
+            "retrained": more.get("retrained"), "seen": more.get("seen"), "auc": auc, "tpr": tpr,
             "left": {r["method"]: 100 * r["value"] for r in rows if r["metric"] == "accuracy"}}
 
 
