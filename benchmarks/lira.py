@@ -35,7 +35,7 @@ KNOWN = ("original", "head-mask", "pour-p", "soft", "hard", "best", "retrained")
 RATE = 0.01  # the false positive rate at which true positives are told
 PLAIN = {"score": "difference", "statistic": "mean", "gate": "rank", "alpha": 0.25,
          "sites": "last", "seed": 0}  # as the pages' notebooks have them
-ATTACKS = ("lira-online", "lira-others", "rmia")
+ATTACKS = ("lira-online", "lira-centred", "lira-others", "rmia")
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def rows_of(found: shadows.Shadows, cls: int, fraction, log=print) -> list[dict]
             rows.append(artifacts.row(method, f"auc-t1-{attack}", leak.auc, split="forgotten",
                                       forget=name, low=leak.low, high=leak.high,
                                       n=len(leak.members) + len(leak.others)))
-            if RATE >= roc.smallest_fpr(len(leak.others)):
+            if roc.smallest_fpr(len(leak.others)) <= RATE:
                 rows.append(artifacts.row(method, f"tpr-t1-{attack}",
                                           roc.tpr_at(leak.members, leak.others, RATE),
                                           split="forgotten", forget=name, n=len(leak.members)))

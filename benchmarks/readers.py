@@ -8,8 +8,8 @@ directions guarded against a *reader* (`guarding`), beside the original and the 
 saw the class. Several numbers of pairs and weights of the reader are tried (`TRIALS`), of which a
 rule takes one on the validation split (`chosen`) and puts it into `data/guarded.json`; a set that
 has no trials has the setting of `guarding.options`. What a classifier refitted afterwards finds of
-the class is measured for all; of the chosen also what others find: ten nearest neighbours, a
-network of one hidden layer, a linear classifier at every depth, and fine-tuning on a few images.
+the class is measured for all; of the chosen also what others find: ten nearest neighbours and a
+linear classifier at every depth (two that learn by steps: `benchmarks/again.py`).
 """
 
 import dataclasses
@@ -20,7 +20,6 @@ import time
 from pathlib import Path
 
 from one_checkpoint import config_of, opened, record, step_of
-from sklearn.neural_network import MLPClassifier
 from torch import Tensor
 
 from softprune import (
@@ -39,7 +38,6 @@ from softprune import (
 # carries over
 TRIALS = {"cifar10": ((1, 0.05), (8, 0.05), (32, 0.0), (32, 0.02), (32, 0.05)),
           "cifar100": ((1, 0.01), (32, 0.01), (32, 0.015), (32, 0.02))}
-SHOTS = 10  # images of each class that fine-tuning has
 
 
 def name_of(pairs: int, weight: float) -> str:
@@ -81,16 +79,11 @@ def readers(model, evidence: audit.Evidence) -> dict[str, float]:
     labels, cls = evidence.train_labels, evidence.forget
     *_, last = train
     near = audit.nearest(train[last], labels, test[last])
-    hidden = MLPClassifier(128, early_stopping=True, random_state=0)
-    hidden.fit(train[last].cpu(), labels.cpu())
-    made = {"recall-t4-10-nn": (near == cls).double().mean().item(),
-            "recall-t4-mlp": float((hidden.predict(test[last].cpu()) == cls).mean())}
+    made = {"recall-t4-10-nn": (near == cls).double().mean().item()}
     for site in train:
         found = audit.probe(train[site], labels, test[site], cls, evidence.classes)
         made[f"recall-t4-probe-{site}"] = found
-    relearned = audit.relearn(model, evidence, SHOTS)
-    return made | {f"recall-t4-relearn-{step}": relearned[audit.CHECKPOINTS.index(step)]
-                   for step in (10, 40)}
+    return made
 
 
 def chosen(rows: list[dict]) -> str:

@@ -123,7 +123,7 @@ def test_the_record_has_depths_and_refits_on_both_splits(smoke, monkeypatch):
                                                               "forgotten-validation"}
     assert value["original", "forgotten-validation", at] > 0.8
     assert -30 < value[own, "retained-validation", "change"] < 5
-    assert (own, "forgotten-test", "recall-t4-relearn-40") in value
+    assert (own, "forgotten-test", "recall-t4-10-nn") in value
     assert value[own, None, "time-edit"] > 0
 
 

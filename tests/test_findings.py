@@ -368,7 +368,7 @@ def test_readers_are_paired_with_the_retrained_networks(use):
         if name != "frog":
             rows += readers_rows("retrained", name, 0.05, -0.5)
             rows += [artifacts.row(m, f"recall-t4-{k}", 0.1 * scale, forget=name)
-                     for m in ("retrained", "guarded-32-0.1") for k in ("mlp", "probe-layer1")]
+                     for m in ("retrained", "guarded-32-0.1") for k in ("10-nn", "probe-layer1")]
         rows.append(artifacts.row("guarded-32-0.1", "time-prepare", 10.0 * scale, "s", forget=name))
     rows += [artifacts.row("guarded-32-0.1", k, v, u) for k, v, u in (("time-edit", 0.002, "s"),
                                                                      ("size-stored", 64, "bytes"))]
@@ -378,7 +378,8 @@ def test_readers_are_paired_with_the_retrained_networks(use):
     assert (told["n"], told["of"], told["chosen"]) == (2, 3, "guarded-32-0.1")
     assert told["setting-of"] == "cifar10"
     means = pytest.approx({"retrained": 0.2, "guarded-32-0.1": 0.2})
-    assert told["others"] == {"mlp": means, "probe-layer1": means}
+    assert told["others"] == {"10-nn": means, "probe-layer1": means}
+    assert told["gaps"]["10-nn"] == (0, 0, 0), "both find a tenth of one and a third of the other"
     assert told["depths"] == ["probe-layer1"]
     names = [t["method"] for t in told["trials"]]
     assert names == ["original", "guarded-8-0.1", "guarded-32-0.1", "retrained"]
@@ -402,7 +403,7 @@ def test_the_bars_that_a_retrained_network_sets(use):
         rows += readers_rows("guarded-1-0.1", name, 0.2, -0.5 - 0.01 * scale)
         rows += readers_rows("guarded-8-0.1", name, 0.9, -0.9)  # not the chosen one
         rows += readers_rows("retrained", name, 0.3 + 0.01 * scale, 0.0)
-        rows.append(artifacts.row("guarded-1-0.1", "recall-t4-mlp", 0.1, forget=name))
+        rows.append(artifacts.row("guarded-1-0.1", "recall-t4-10-nn", 0.1, forget=name))
     use([made("readers", "a", rows)])
     best, guarded = findings.beside_bars("cifar10")
     assert (best["edit"], best["n"], guarded["edit"]) == ("best", 2, "guarded")
@@ -487,7 +488,7 @@ def test_guarded_in_turn_is_of_the_record_with_most_classes(use, monkeypatch):
         rows += readers_rows("original", name, 0.8, 0.0, accuracy=0.9)
         rows += readers_rows("guarded-8-0.1", name, 0.2 * scale, -0.1 * scale, 0.01 * (scale - 1))
         rows += readers_rows("guarded-1-0.1", name, 0.9, -0.9)  # not the chosen one
-        rows.append(artifacts.row("guarded-8-0.1", "recall-t4-mlp", 0.1, forget=name))
+        rows.append(artifacts.row("guarded-8-0.1", "recall-t4-10-nn", 0.1, forget=name))
         rows.append(artifacts.row("guarded-8-0.1", "time-prepare", 10.0 * scale, "s", forget=name))
     retrained = readers_rows("retrained", "cat", 0.3, 0.0)
     read = made("readers", "a", rows + retrained, width=16)
@@ -521,7 +522,7 @@ def test_deeper_is_paired_by_class_with_the_networks_retrained_without_it(use):
         return [*readers_rows(method, name, refit, change),
                 artifacts.row(method, "recall-t4-probe-layer3", depth, split="forgotten-test",
                               forget=name),
-                artifacts.row(method, "recall-t4-mlp", 0.5, split="forgotten-test", forget=name)]
+                artifacts.row(method, "recall-t4-10-nn", 0.5, split="forgotten-test", forget=name)]
 
     looked, own = [], []
     for name, scale in (("cat", 1), ("dog", 3)):
@@ -562,9 +563,11 @@ def test_without_a_fit_it_is_paired_with_the_networks_retrained_without_a_class(
     rows, looked = [], []
     for name, scale in (("cat", 1), ("dog", 3)):
         rows += table_rows(rung, name, 0.001 * scale, -0.1 * scale,
-                           accuracy_head_refit=0.2 * scale, recall_t4_mlp=0.3)
+                           accuracy_head_refit=0.2 * scale)
+        rows.append(artifacts.row(rung, "recall-t4-10-nn", 0.3, split="forgotten-test",
+                                  forget=name))
         looked += readers_rows("retrained", name, 0.1, 0.3) + readers_rows("best", name, 0.1, 0.3)
-        looked += [artifacts.row(m, "recall-t4-mlp", 0.1, split="forgotten-test", forget=name)
+        looked += [artifacts.row(m, "recall-t4-10-nn", 0.1, split="forgotten-test", forget=name)
                    for m in ("retrained", "guarded-1-0.1")]
         looked += readers_rows("guarded-1-0.1", name, 0.1, 0.3)
     if rung == "searched":
@@ -590,7 +593,7 @@ def test_without_a_fit_it_is_paired_with_the_networks_retrained_without_a_class(
     assert not told["gone"] and told["spared"] and not told["met"]
     assert told["gaps"]["accuracy-head-refit"][0] == pytest.approx(30)
     assert told["gaps"]["change"][0] == pytest.approx(-0.5)
-    assert told["gaps"]["mlp"] == pytest.approx((20, 20, 20))
+    assert told["gaps"]["10-nn"] == pytest.approx((20, 20, 20))
     assert told["several"][2]["forgotten"] == 50 and told["prepare"] == 0.01
     assert told["strengths"] == ([1.5, 3.0] if rung == "searched" else [])
     wide, = findings.table_elsewhere("cifar10", rung)
@@ -667,3 +670,29 @@ def test_what_shadow_models_tell_stands_by_attack_and_is_judged(use):
                              )["verdict"] == "does not hold"
     assert book.judge_attack("", "cat", (both[0][2], high, None), [None] * 3
                              )["verdict"].startswith("no evidence")
+
+
+def test_readers_that_learn_by_steps_are_paired_by_class(use, monkeypatch):
+    monkeypatch.setattr(book, "identity", lambda d: {
+        "architecture": "resnet18", "width": 16, "penalty": "so", "seed": 0})
+    rows = []
+    for name, base in (("cat", 0.2), ("dog", 0.4)):
+        for method, more in (("original", 0.5), ("guarded", 0.1), ("retrained", 0.0)):
+            told = {"split": "forgotten-test", "forget": name}
+            rows.append(artifacts.row(method, "recall-t4-hidden", base + more,
+                                      low=base + more - 0.1, high=base + more + 0.2, **told))
+            rows.append(artifacts.row(method, "recall-t4-levelled-10", more * base, **told))
+    use([])
+    assert findings.again("cifar10") is None
+    at = {"architecture": "resnet18", "width": 16, "penalty": "so", "seed": 0}
+    use([made("again", "a", rows, {"states": 5}, **at | {"width": 32})])
+    assert findings.again("cifar10") is None, "another network's"
+    use([made("again", "a", rows, {"states": 5}, **at)])
+    told = findings.again("cifar10")
+    assert (told["n"], told["states"]) == (2, 5)
+    assert told["methods"] == ["original", "guarded", "retrained"]
+    assert told["mean"]["hidden"]["guarded"] == pytest.approx(40)
+    assert told["reach"]["guarded"] == pytest.approx((30, 60))
+    assert told["gaps"]["hidden"]["guarded"] == pytest.approx((10, 10, 10))
+    mean, low, high = told["gaps"]["levelled-10"]["original"]  # 10 and 20 points
+    assert mean == pytest.approx(15) and low < 0 < high

@@ -330,8 +330,9 @@ def readers(dataset: str) -> dict | None:
         None where nothing was measured, else `width`, `setting-of`, the data set that the setting
         was chosen on, `n` classes whose retrained network is there, `of`, the number of all that
         were fitted, `trials` (`_trial`, in the order of the record),
-        the name of the `chosen` one, `others`: metric -> method -> mean over the `n`, and `depths`,
-        those of these metrics that are a linear classifier's at a depth.
+        the name of the `chosen` one, `others`: metric -> method -> mean over the `n`, `gaps`:
+        metric -> (mean, low, high) in points of the chosen one less the retrained networks, paired
+        by class, and `depths`, those of these metrics that are a linear classifier's at a depth.
     """
     found = [r for r in book.records()
              if r["stage"] == "readers" and r["parameters"]["dataset"] == dataset]
@@ -345,7 +346,7 @@ def readers(dataset: str) -> dict | None:
             by_method = other.setdefault(r["metric"].removeprefix("recall-t4-"), {})
             by_method.setdefault(r["method"], []).append(r["value"])
     methods = list(dict.fromkeys(r["method"] for r in rows))
-    looked = [m for m in methods if m.startswith("guarded") and m in other["mlp"]]
+    looked = [m for m in methods if m.startswith("guarded") and m in other["10-nn"]]
     own = dataset in guarding.chosen()
     return {"width": found[-1]["parameters"]["width"], "n": len(references),
             "setting-of": dataset if own else guarding.LIKE.get(dataset, "cifar10"),
@@ -353,7 +354,42 @@ def readers(dataset: str) -> dict | None:
             "trials": [_trial(rows, m, references) for m in sorted(methods, key=_order)],
             "depths": [k for k in other if k.startswith("probe-")],
             "others": {k: {m: statistics.fmean(v) for m, v in by_method.items()}
-                       for k, by_method in other.items()}}
+                       for k, by_method in other.items()},
+            "gaps": {k: book.interval([100 * (a - b) for a, b in zip(
+                by_method[looked[0]], by_method["retrained"], strict=True)])
+                for k, by_method in other.items() if "retrained" in by_method}}
+
+
+def again(dataset: str) -> dict | None:
+    """What two readers that learn by steps find of a class, from features of one size
+    (`benchmarks/again.py`), of the page's network.
+
+    Returns:
+        None where it was not measured, else `n` classes with a retrained network, `states` of the
+        hidden layer, `methods` in order, `mean`: reader -> method -> percent found, mean over the
+        classes, `reach`: method -> the least and the largest of its hidden layer's states, means
+        over the classes, and `gaps`: reader -> method -> (mean, low, high) less the retrained
+        networks, paired by class, in points.
+    """
+    own = {k: book.identity(dataset)[k] for k in ("architecture", "width", "penalty", "seed")}
+    found = [r for r in book.records() if r["stage"] == "again"
+             and ({"dataset": dataset} | own).items() <= r["parameters"].items()]
+    if not found:
+        return None
+    rows = found[-1]["rows"]
+    methods = list(dict.fromkeys(r["method"] for r in rows))
+    value = {m: {k.removeprefix("recall-t4-"): v for k, v in _by_class(rows, m).items()}
+             for m in methods}
+    keys, classes = list(value["retrained"]), list(value["retrained"]["hidden"])
+    reach = {m: tuple(100 * statistics.fmean(r[end] for r in rows if r["method"] == m
+                                             and r["metric"] == "recall-t4-hidden")
+                      for end in ("low", "high")) for m in methods}
+    return {"n": len(classes), "states": found[-1]["extra"]["states"], "methods": methods,
+            "reach": reach,
+            "mean": {k: {m: 100 * statistics.fmean(value[m][k].values()) for m in methods}
+                     for k in keys},
+            "gaps": {k: {m: book.interval([100 * (value[m][k][c] - value["retrained"][k][c])
+                                           for c in classes]) for m in methods} for k in keys}}
 
 
 def guarded_turn(dataset: str) -> dict | None:
@@ -940,7 +976,7 @@ def helpers() -> dict:
             "over_references": over_references,
             "sequence_ends": sequence_ends, "searched": searched, "trials_meet": trials_meet,
             "side_by_side": side_by_side, "readers": readers, "guarded_turn": guarded_turn,
-            "two_references": two_references, "deeper": deeper,
+            "two_references": two_references, "deeper": deeper, "again": again,
             "several": several, "table_loss": prototypes.LOSS, "table_near": prototypes.NEAR,
             "from_table": from_table, "table_elsewhere": table_elsewhere,
             "shadowed": shadowed, "table_trials": table_trials, "table_worst": searching.WORST,
