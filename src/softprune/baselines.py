@@ -100,7 +100,7 @@ class CdpOptions:
 
 @method("cdp", CdpOptions, needs=("table",), cite="wang2022federated")
 def cdp(model, forget, access, options, ledger):
-    """Channels strong for this class and weak for most others (TF-IDF) removed at every site."""
+    """Channels strong for the class and weak for most others (TF-IDF) cut; no training after."""
     with ledger.part("select"):
         gates = pruning.make_gates(
             access.table, models.choose_sites(model, options.sites), forget, score="tfidf",

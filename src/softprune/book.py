@@ -438,9 +438,13 @@ def judge_shadowed(dataset: str, method: str) -> dict | None:
     shadowed = findings.shadowed(dataset)
     if shadowed is None or method not in shadowed["auc"]["lira-online"]:
         return None
+    # of two attacks on all outputs the one that finds more after the edit
+    whole = [a for a in ("lira-online", "lira-centred") if a in shadowed["auc"]]
+    found = max(whole, key=lambda a: shadowed["auc"][a][method]["value"])
     told, rest = ([shadowed["auc"][attack].get(m) for m in ("original", method, "retrained")]
-                  for attack in ("lira-online", "lira-others"))
-    return judge_attack(f"online LiRA on {shadowed['count']} shadow models: ",
+                  for attack in (found, "lira-others"))
+    said = "online LiRA" if found == "lira-online" else "centred LiRA"
+    return judge_attack(f"{said} on {shadowed['count']} shadow models: ",
                         shadowed["forget"], told, rest)
 
 
@@ -579,8 +583,9 @@ def effects(dataset: str, width: int, penalty: str) -> dict[str, list[str]]:
 
     Returns:
         Names "score, gate" by what happened at 5 % forgetting: it costs the others `less` or `more`
-        than without a penalty, with intervals over seeds that do not meet, or they `meet`; `only`
-        it reaches so little, or `never` it does but the unpenalised network; `neither`.
+        than without a penalty, by an interval of the difference that leaves out 0, or that
+        holds 0, `meet`; `only` it reaches so little, or `never` it does but the unpenalised
+        network; `neither`.
     """
     made: dict[str, list[str]] = {k: [] for k in ("less", "more", "meet", "only", "never",
                                                   "neither")}
@@ -591,12 +596,37 @@ def effects(dataset: str, width: int, penalty: str) -> dict[str, list[str]]:
             a, b = points[penalty], points["none"]
             if not (a and b):
                 kind = "only" if a else "never" if b else "neither"
-            elif a["change-low"] > b["change-high"]:
-                kind = "less"
             else:
-                kind = "more" if a["change-high"] < b["change-low"] else "meet"
+                _, low, high = less(a, b)
+                kind = "less" if low > 0 else "more" if high < 0 else "meet"
             made[kind].append(f"{score}, {gate}")
     return made
+
+
+def less(a: dict, b: dict) -> tuple[float, float, float]:
+    """The change of one of `ablation`'s points less that of another, in points, with Welch's 95 %
+    interval over the seeds of either; of a single seed on a side it is unbounded.
+
+    Example:
+        >>> point = lambda mean, half: {"change": mean, "change-low": mean - half,
+        ...                             "change-high": mean + half, "n": 3}
+        >>> [round(v, 2) for v in less(point(-1.0, 0.5), point(-2.0, 0.5))]
+        [1.0, 0.54, 1.46]
+    """
+    from scipy.stats import t
+
+    gap = a["change"] - b["change"]
+    if min(a["n"], b["n"]) < 2:
+        return gap, -float("inf"), float("inf")
+    # squared standard errors, out of the t intervals
+    errors = [((p["change-high"] - p["change-low"]) / 2 / t.ppf(0.975, p["n"] - 1)) ** 2
+              for p in (a, b)]
+    if not sum(errors):
+        return gap, gap, gap
+    freedom = sum(errors) ** 2 / sum(e**2 / (p["n"] - 1) for e, p in zip(errors, (a, b),
+                                                                          strict=True))
+    half = t.ppf(0.975, freedom) * sum(errors) ** 0.5
+    return gap, gap - half, gap + half
 
 
 def by_strength(dataset: str, width: int, penalty: str = "so", level: float = 5.0) -> list[dict]:
@@ -707,7 +737,8 @@ def render(source: Path, target: Path, edition: str = "student") -> None:
     environment.filters["zip"] = zip
     environment.globals |= {
         "one": one, "rows": rows, "pct": pct, "about": about, "pages": pages, "summary": summary,
-        "claims": claims, "held": held, "variants": list(VARIANTS.values()), "paper": paper,
+        "claims": claims, "held": held,
+        "less": less, "variants": list(VARIANTS.values()), "paper": paper,
         "catalog": catalog.catalog(), "alts": alts,
         "identity": identity, "page_key": page_key, "in_turn": in_turn, "request": request,
         "has": has, "ablation": ablation, "compare": compare, "swept": swept,

@@ -116,6 +116,13 @@ def _kind(options: dict) -> str:
     return "turn" if options.get("most", 1) > 1 else "close"
 
 
+def fitted_steps(dataset: str) -> dict[str, int]:
+    """Gradient steps of a round of a fit, by the setting of the data set: `best` and `guarded`."""
+    profile = book.identity(dataset)["profile"]
+    return {"best": ladder.options("best", dataset, profile).steps,
+            guarding.RUNG: guarding.options(dataset, profile).steps}
+
+
 def trials_meet(dataset: str, rung: str = "best") -> bool:
     """Whether some trial meets the bar under the untouched classifier too, `choosing.fulfils`."""
     return any(choosing.fulfils({"forgotten-mean": t["forgotten"] / 100,
@@ -977,6 +984,7 @@ def helpers() -> dict:
             "sequence_ends": sequence_ends, "searched": searched, "trials_meet": trials_meet,
             "side_by_side": side_by_side, "readers": readers, "guarded_turn": guarded_turn,
             "two_references": two_references, "deeper": deeper, "again": again,
+            "fitted_steps": fitted_steps,
             "several": several, "table_loss": prototypes.LOSS, "table_near": prototypes.NEAR,
             "from_table": from_table, "table_elsewhere": table_elsewhere,
             "shadowed": shadowed, "table_trials": table_trials, "table_worst": searching.WORST,
