@@ -45,6 +45,21 @@ def test_import_reads_a_tree(tmp_path):
     assert images.mean[0] == pytest.approx(6 / 255)
 
 
+def test_a_class_needs_an_image_to_learn_from_and_one_to_choose_by(tmp_path):
+    tree = make_tree(tmp_path / "t")
+    for path in sorted((tree / "train" / "dog").iterdir())[1:]:
+        path.unlink()
+    with pytest.raises(UserError, match=r"train/dog has 1 images: expected at least 2"):
+        sources.import_folder(tree, "thin")
+    for path in (tree / "test" / "dog").iterdir():
+        path.unlink()
+    (tree / "train" / "dog" / "again.png").write_bytes(
+        (tree / "train" / "dog" / "0.png").read_bytes())
+    with pytest.raises(UserError, match=r"test/dog has 0 images: expected at least 1"):
+        sources.import_folder(tree, "thin")
+    assert not datasets.store("thin").exists()
+
+
 def test_import_refuses_mixed_sizes_missing_splits_and_bad_files(tmp_path):
     tree = make_tree(tmp_path / "t")
     Image.new("RGB", (9, 9)).save(tree / "train" / "dog" / "odd.png")

@@ -221,8 +221,11 @@ def import_folder(folder: Path, name: str, side: int | None = None, progress=Non
         decoded[split][0].append(np.asarray(image).transpose(2, 0, 1))
         decoded[split][1].append(label)
     for split, (images, labels) in decoded.items():
-        if len(set(labels)) < len(slugs):
-            raise UserError(f"{folder}/{split}: a class without images")
+        least = 2 if split == "train" else 1  # validation takes one of the training images
+        for label, cls in enumerate(classes[split]):
+            if labels.count(label) < least:
+                raise UserError(f"{folder}/{split}/{cls} has {labels.count(label)} images: "
+                                f"expected at least {least}")
         decoded[split] = (np.stack(images), np.asarray(labels))
     groups = superclasses(name)
     aliases = groups if set(itertools.chain(*groups.values())) == set(slugs) else None
