@@ -464,10 +464,10 @@ def judge_speed(dataset: str, method: str) -> dict | None:
         times = other["ratio"] / own["ratio"]
         surely = surely and times >= other["bar"] * apart
         surely_not = surely_not or times < other["bar"] / apart
-        said.append(f"{about(times)} times against {other['method']}")
+        said.append(f"{about(times)} times as fast as {other['method']}")
         if own["prepare"]:
             with_fit = times * own["request"] / (own["request"] + own["prepare"])
-            fitted.append(f"{about(with_fit)} times against {other['method']}" if with_fit >= 1
+            fitted.append(f"{about(with_fit)} times as fast as {other['method']}" if with_fit >= 1
                           else f"{about(1 / with_fit)} times slower than {other['method']}")
     text = f"select and edit {1000 * own['request']:.2f} ms: " + ", ".join(said)
     verdict = "holds" if surely else "does not hold" if surely_not else "open"
