@@ -138,6 +138,16 @@ def test_forget_as_a_tool(smoke, tmp_path, capsys):
     assert "--classes three,four" in capsys.readouterr().err
 
 
+def test_forget_knows_superclasses_without_the_data(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("SOFTPRUNE_CACHE", str(tmp_path / "cache"))
+    source = paths.root() / "data/checkpoints/cifar100/laptop/resnet18-w16-so-0.01-s0.safetensors"
+    out = tmp_path / "forgot.safetensors"
+    words = ["forget", "--checkpoint", str(source), "--out", str(out), "--classes"]
+    assert main([*words, "trees"]) == 0 and "accuracies are not measured" in capsys.readouterr().out
+    told = artifacts.read_sidecar(out)["forgotten"]
+    assert sorted(told) == ["maple_tree", "oak_tree", "palm_tree", "pine_tree", "willow_tree"]
+
+
 def test_forget_folds_the_gates_that_were_fitted_for_these_weights(smoke, tmp_path, capsys):
     source = training.find_checkpoint(training.configure("digits", "smoke"))
     words = ["forget", "--checkpoint", str(source), "--classes", "six", "--rung", "calibrated",

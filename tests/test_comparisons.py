@@ -75,7 +75,7 @@ def test_the_bars_verdict_and_the_claims(monkeypatch):
     judged = book.judge_speed("cifar10", "best")  # twice as fast: 198 times against ssd
     assert judged["verdict"] == "holds for a class that was fitted beforehand"
     # the other's 9.9 ms against 7.00005 s
-    assert "fit beforehand, 7.0 s: 710 times slower than ssd" in judged["text"]
+    assert "fit beforehand, 7.0 s: 710 times as long as ssd" in judged["text"]
     monkeypatch.setattr(book, "summary", lambda d: {"request": 0.8e-4})
     assert comparisons.times_apart() == 1.25, "as much as one run's time may be off"
     for method in ("soft", "best"):  # 99 of 100, and 198: one may be as well, one not
@@ -142,3 +142,39 @@ def test_every_baseline_says_in_a_line_what_it_does():
     assert {"head-mask", "pour-p", "ssd", "salun", "retrain"} <= set(told)
     assert all(len(m["does"].split()) > 4 and "|" not in m["does"] for m in told.values())
     assert told["ssd"]["reads"] == ("forget", "retain") and not told["pour-p"]["reads"]
+
+
+def test_whole_epochs_stand_beside_few_steps(monkeypatch):
+    def row(method, metric, value, split=None, forget="cat"):
+        return {"method": method, "metric": metric, "value": value, "forget": forget} | (
+            {"split": split} if split else {})
+
+    rows = [row("best", "time-edit", 0.25, forget=f) for f in ("cat", "dog")]
+    for forget, kept, taken in (("cat", 0.9, 8.0), ("dog", 0.8, 4.0)):
+        rows += [row("salun", "accuracy", kept, "retained-test", forget),
+                 row("salun", "accuracy", 0.5, "retained-train", forget),
+                 row("salun", "accuracy", 0.0, "forgotten-test", forget),
+                 row("salun", "accuracy-inside-only", 0.3, "forgotten-test", forget),
+                 row("salun", "accuracy-head-refit", 0.7, "forgotten-test", forget),
+                 row("salun", "time-select", 1.0, forget=forget),
+                 row("salun", "cpu-select", 2.0, forget=forget),  # more threads than one
+                 row("salun", "time-edit", 9.0, forget=forget),  # on a busy machine
+                 row("salun", "cpu-edit", taken, forget=forget)]
+    own = dict(dataset="cifar10", architecture="resnet18", width=16, penalty="so", seed=0)
+    record = {"stage": "longer", "parameters": own, "rows": rows,
+              "extra": {"epochs": 1.0, "steps": 334, "trials": {"salun": [{}, {}, {}, {}]}}}
+    monkeypatch.setattr(book, "records", lambda: [record])
+    monkeypatch.setattr(book, "identity", lambda d: own)
+    monkeypatch.setattr(comparisons, "compared", lambda: ["cifar10"])
+    monkeypatch.setattr(comparisons, "classes", lambda d: ["cat", "dog"])
+    monkeypatch.setattr(comparisons, "compared_row", lambda d, m: {"method": m})
+    monkeypatch.setattr(comparisons, "_over_classes", lambda *of: 0.86)
+    told = comparisons.longer("cifar10")
+    assert (told["steps"], told["trials"]) == (334, 4)
+    (found,) = told["rows"]
+    assert found["change"] == pytest.approx(-1.0) and found["forgotten"] == 0
+    assert (found["inside"], found["refit"]) == pytest.approx((0.3, 0.7))
+    assert found["request"] == pytest.approx(7.0)  # of (1 + 8) and (1 + 4)
+    assert found["ratio"] == pytest.approx(28.0)
+    monkeypatch.setattr(comparisons, "classes", lambda d: ["cat"])
+    assert comparisons.longer("cifar10") is None, "of other classes than the page's"

@@ -681,18 +681,45 @@ def test_readers_that_learn_by_steps_are_paired_by_class(use, monkeypatch):
             told = {"split": "forgotten-test", "forget": name}
             rows.append(artifacts.row(method, "recall-t4-hidden", base + more,
                                       low=base + more - 0.1, high=base + more + 0.2, **told))
-            rows.append(artifacts.row(method, "recall-t4-levelled-10", more * base, **told))
+            rows.append(artifacts.row(method, "recall-t4-relearned", more * base, low=0.0,
+                                      high=more, **told))
+            rows.append(artifacts.row(method, "recall-t4-others", 0.9, split="retained-test",
+                                      forget=name))
     use([])
     assert findings.again("cifar10") is None
     at = {"architecture": "resnet18", "width": 16, "penalty": "so", "seed": 0}
-    use([made("again", "a", rows, {"states": 5}, **at | {"width": 32})])
+    extra = {"states": 5, "orders": 3, "steps": 40}
+    use([made("again", "a", rows, extra, **at | {"width": 32})])
     assert findings.again("cifar10") is None, "another network's"
-    use([made("again", "a", rows, {"states": 5}, **at)])
+    use([made("again", "a", rows, extra, **at)])
     told = findings.again("cifar10")
-    assert (told["n"], told["states"]) == (2, 5)
+    assert (told["n"], told["states"], told["orders"], told["steps"]) == (2, 5, 3, 40)
     assert told["methods"] == ["original", "guarded", "retrained"]
     assert told["mean"]["hidden"]["guarded"] == pytest.approx(40)
-    assert told["reach"]["guarded"] == pytest.approx((30, 60))
+    assert told["reach"]["hidden"]["guarded"] == pytest.approx((30, 60))
+    assert told["mean"]["others"]["guarded"] == pytest.approx(90)
     assert told["gaps"]["hidden"]["guarded"] == pytest.approx((10, 10, 10))
-    mean, low, high = told["gaps"]["levelled-10"]["original"]  # 10 and 20 points
+    mean, low, high = told["gaps"]["relearned"]["original"]  # 10 and 20 points
     assert mean == pytest.approx(15) and low < 0 < high
+
+
+def test_spreads_over_classes_are_those_of_each_edit(use):
+    rows = []
+    for name, refit, change in (("cat", 0.8, -0.2), ("dog", 0.6, -0.4), ("car", 0.1, 0.0)):
+        told = {"split": "forgotten-test", "forget": name}
+        rows.append(artifacts.row("original", "accuracy-head-refit", refit + 0.1, **told))
+        if name != "car":  # never fitted
+            rows += [artifacts.row("best", "accuracy-head-refit", refit, **told),
+                     artifacts.row("best", "accuracy-inside-only", 0.0, **told),
+                     artifacts.row("best", "change", change, "points", split="retained-test",
+                                   forget=name)]
+    at = {"architecture": "resnet18", "width": 16, "penalty": "so", "epochs": 14, "seed": 0}
+    use([])
+    assert findings.each("cifar10") == []
+    use([made("each", "a", rows, {"options": {"best": "{}"}}, **at)])
+    (told,) = findings.each("cifar10")
+    assert (told["rung"], told["n"], told["width"]) == ("best", 2, 16)
+    assert told["refit"] == pytest.approx(0.7) and told["before"] == pytest.approx(0.8)
+    assert told["refit-spread"] == pytest.approx(0.02 ** 0.5)
+    assert told["change"] == pytest.approx(-0.3) and told["inside"] == 0
+    assert -0.4 <= told["low"] < told["high"] <= -0.2

@@ -468,7 +468,7 @@ def judge_speed(dataset: str, method: str) -> dict | None:
         if own["prepare"]:
             with_fit = times * own["request"] / (own["request"] + own["prepare"])
             fitted.append(f"{about(with_fit)} times as fast as {other['method']}" if with_fit >= 1
-                          else f"{about(1 / with_fit)} times slower than {other['method']}")
+                          else f"{about(1 / with_fit)} times as long as {other['method']}")
     text = f"select and edit {1000 * own['request']:.2f} ms: " + ", ".join(said)
     verdict = "holds" if surely else "does not hold" if surely_not else "open"
     if method in ("searched", "calibrated", "best", "guarded"):
@@ -476,6 +476,9 @@ def judge_speed(dataset: str, method: str) -> dict | None:
         digits = 2 if own["prepare"] < 1 else 1
         text += (f"; with the class's {work} beforehand, {own['prepare']:.{digits}f} s: "
                  + ", ".join(fitted))
+        if whole := comparisons.every_class(dataset, method):
+            text += (f"; of all {whole['classes']} classes it takes "
+                     f"{about(whole['retrainings'])} trainings of the network")
         done = "searched" if method == "searched" else "fitted"
         verdict += f" for a class that was {done} beforehand" if surely else ""
     if verdict == "open":
@@ -603,9 +606,35 @@ def effects(dataset: str, width: int, penalty: str) -> dict[str, list[str]]:
     return made
 
 
-def less(a: dict, b: dict) -> tuple[float, float, float]:
-    """The change of one of `ablation`'s points less that of another, in points, with Welch's 95 %
-    interval over the seeds of either; of a single seed on a side it is unbounded.
+def at_cost(dataset: str, width: int, gate: str, limit: float) -> dict[str, dict]:
+    """score -> penalty -> how little of the class is left where the others lose at most `limit`.
+
+    The other way round than `by_score`: each seed has its own fraction, the one that leaves least.
+    Penalties and their strengths are those of `compare`.
+
+    Returns:
+        Points as `less` takes them, `forgotten` in percent; None where some seed has no fraction
+        that costs so little.
+    """
+    own = {(r["penalty"], r["strength"]) for r in compare(dataset, width)}
+    curves: dict[tuple, dict[float, dict[str, float]]] = {}
+    for r in rows(stage="sweep", dataset=dataset, width=width, gate=gate):
+        kind = r["metric"].removeprefix("all-classes-")
+        if kind in ("forgotten-mean", "change-mean") and (r["penalty"], r["strength"]) in own:
+            at = curves.setdefault((r["score"], r["penalty"], r["seed"]), {})
+            at.setdefault(r["fraction"], {})[kind.split("-")[0]] = r["value"]
+    least: dict[str, dict[str, list]] = {}
+    for (score, penalty, _), curve in curves.items():
+        left = [p["forgotten"] for p in curve.values() if p["change"] >= -limit]
+        least.setdefault(score, {}).setdefault(penalty, []).append(min(left, default=None))
+    return {score: {penalty: None if None in values else {"n": len(values)} | dict(zip(
+        ("forgotten", "forgotten-low", "forgotten-high"), interval(values), strict=True))
+        for penalty, values in by_penalty.items()} for score, by_penalty in least.items()}
+
+
+def less(a: dict, b: dict, of: str = "change") -> tuple[float, float, float]:
+    """The change (or what `of` says) of one of `ablation`'s points less that of another, in points,
+    with Welch's 95 % interval over the seeds of either; of a single seed on a side it is unbounded.
 
     Example:
         >>> point = lambda mean, half: {"change": mean, "change-low": mean - half,
@@ -615,11 +644,11 @@ def less(a: dict, b: dict) -> tuple[float, float, float]:
     """
     from scipy.stats import t
 
-    gap = a["change"] - b["change"]
+    gap = a[of] - b[of]
     if min(a["n"], b["n"]) < 2:
         return gap, -float("inf"), float("inf")
     # squared standard errors, out of the t intervals
-    errors = [((p["change-high"] - p["change-low"]) / 2 / t.ppf(0.975, p["n"] - 1)) ** 2
+    errors = [((p[f"{of}-high"] - p[f"{of}-low"]) / 2 / t.ppf(0.975, p["n"] - 1)) ** 2
               for p in (a, b)]
     if not sum(errors):
         return gap, gap, gap
@@ -743,7 +772,7 @@ def render(source: Path, target: Path, edition: str = "student") -> None:
         "identity": identity, "page_key": page_key, "in_turn": in_turn, "request": request,
         "has": has, "ablation": ablation, "compare": compare, "swept": swept,
         "penalties": ORDER, "class_names": class_names, "by_strength": by_strength,
-        "by_score": by_score, "effects": effects,
+        "by_score": by_score, "effects": effects, "at_cost": at_cost,
         "mean_of": mean_of, "beside": beside, "between": between, "audited": audited,
         "inside_turn": inside_turn, "edition": edition, "assignments": editions.assignments,
         "mistakes": editions.mistakes, "sliders": sliders,

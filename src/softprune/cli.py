@@ -492,7 +492,7 @@ def _forget(arguments) -> None:
     checkpoint = Path(arguments.checkpoint)
     model, sidecar = artifacts.load_checkpoint(checkpoint, architecture=arguments.architecture)
     classes = datasets.class_indices(tuple(sidecar["class_names"]), arguments.classes,
-                                     sidecar.get("aliases"))
+                                     _other_names(sidecar))
     if not classes:
         raise UserError(f"--classes {arguments.classes!r} names no class: expected names or "
                         "numbers joined by commas")
@@ -534,6 +534,17 @@ def _forget(arguments) -> None:
     for part, seconds in ledger.seconds.items():
         print(f"{part:9} {1000 * seconds:10.3f} ms")
     print(out)
+
+
+def _other_names(sidecar: dict) -> dict[str, list[str]]:
+    """Superclasses and other names of a checkpoint's classes; of one trained on an import that
+    knew of none yet, those of the catalogue."""
+    from softprune import sources
+
+    known = sources.superclasses(sidecar["config"]["dataset"])
+    if not set(sidecar["class_names"]).issuperset(n for group in known.values() for n in group):
+        known = {}
+    return known | sidecar.get("aliases", {})
 
 
 def _rung_gates(rung: str, checkpoint: Path, model, sidecar: dict, table, classes, ledger):

@@ -231,7 +231,7 @@ def globals_for_pages() -> dict:
     """What pages may call."""
     own = (compared, compared_methods, compared_row, compared_turns, speed_bar, headlines, reported,
            plain_fractions, beside_reported, unreported, tuning_of, seed_floor, baselines, at_edge,
-           ranked, left_to_refit, turned_fake, times_apart)
+           longer, every_class, by_class, ranked, left_to_refit, turned_fake, times_apart)
     return {f.__name__: f for f in own} | {"compared_classes": classes}
 
 
@@ -249,6 +249,71 @@ def tuning_of(dataset: str) -> dict:
     path = paths.root() / "data" / "baselines.yml"
     found = yaml.safe_load(path.read_text()) if path.exists() else None
     return (found or {}).get(dataset, {})
+
+
+def every_class(dataset: str, method: str) -> dict | None:
+    """What it takes to have a fitted edit ready for whichever class is asked: `classes`, `seconds`
+    of all fits, and `retrainings`, how many whole trainings of the page's network that is; None
+    where the page has no such method or no retrained network."""
+    own, again = compared_row(dataset, method), compared_row(dataset, "retrained")
+    if not (own and again and own["prepare"]):
+        return None
+    n = len(book.class_names(dataset))
+    return {"classes": n, "seconds": n * own["prepare"],
+            "retrainings": n * own["prepare"] / again["request"]}
+
+
+def by_class(dataset: str, method: str) -> dict[str, float]:
+    """Class -> change of the others' accuracy on test images, in points, of the page's requests."""
+    kept = {m: {r["forget"]: r["value"] for r in _rows(
+        dataset, method=m, metric="accuracy", split="retained-test")}
+        for m in (method, "original")}
+    return {c: 100 * (v - kept["original"][c]) for c, v in kept[method].items()
+            if c in classes(dataset)}
+
+
+def longer(dataset: str) -> dict | None:
+    """The trained baselines with whole epochs (`benchmarks/longer.py`) beside the page's few steps,
+    on the page's network and classes.
+
+    Returns:
+        None where it was not measured, else `epochs`, `steps`, the number of `trials`, and `rows`:
+        `method`, `change` (points) and shares `forgotten`, `inside` and
+        `refit`, means over the classes; `request` (s) and `ratio` to the request of `best` in the
+        same run; `short`, the method's row of `compared_methods`.
+    """
+    own = {k: book.identity(dataset)[k] for k in ("architecture", "width", "penalty", "seed")}
+    found = [r for r in book.records() if r["stage"] == "longer"
+             and ({"dataset": dataset} | own).items() <= r["parameters"].items()]
+    if not found or dataset not in compared():
+        return None
+    rows, told = found[-1]["rows"], found[-1]["extra"]
+    if {r["forget"] for r in rows} != set(classes(dataset)):
+        return None
+    parts: dict[tuple, list[float]] = {}  # of clock and processor the fewer, as `Outcome.request`
+    for r in rows:
+        clock, _, part = r["metric"].partition("-")
+        if clock in ("time", "cpu") and part in ("select", "edit"):
+            parts.setdefault((r["method"], r["forget"], part), []).append(r["value"])
+
+    def request(method):
+        return sum(min(v) for k, v in parts.items() if k[0] == method) / len(classes(dataset))
+
+    def mean(method, metric, split):
+        asked = (method, metric, split)
+        return statistics.fmean(r["value"] for r in rows
+                                if (r["method"], r["metric"], r.get("split")) == asked)
+
+    before = _over_classes(dataset, "original", "accuracy", "retained-test")
+    made = [{"method": m, "short": compared_row(dataset, m),
+             "change": 100 * (mean(m, "accuracy", "retained-test") - before),
+             "forgotten": mean(m, "accuracy", "forgotten-test"),
+             "inside": mean(m, "accuracy-inside-only", "forgotten-test"),
+             "refit": mean(m, "accuracy-head-refit", "forgotten-test"),
+             "request": request(m), "ratio": request(m) / request("best")}
+            for m in headtohead.TRAINED if m in told["trials"]]
+    return {"rows": made, "epochs": told["epochs"], "steps": told["steps"],
+            "trials": len(next(iter(told["trials"].values())))}
 
 
 def at_edge(setting: dict) -> list[str]:

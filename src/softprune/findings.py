@@ -4,6 +4,8 @@ import dataclasses
 import math
 import statistics
 
+import numpy as np
+
 from softprune import (
     artifacts,
     book,
@@ -373,13 +375,14 @@ def again(dataset: str) -> dict | None:
 
     Returns:
         None where it was not measured, else `n` classes with a retrained network, `states` of the
-        hidden layer, `methods` in order, `mean`: reader -> method -> percent found, mean over the
-        classes, `reach`: method -> the least and the largest of its hidden layer's states, means
-        over the classes, and `gaps`: reader -> method -> (mean, low, high) less the retrained
-        networks, paired by class, in points.
+        hidden layer, `orders` and `steps` of fine-tuning, `methods` in order, `mean`: reader
+        (`hidden`, `relearned`; and `others`, what fine-tuning leaves them) -> method -> percent,
+        mean over the classes, `reach`: reader -> method -> the least and the largest of states or
+        orders, means over the classes, and `gaps`: reader -> method -> (mean, low, high) less the
+        retrained networks, paired by class, in points.
     """
     own = {k: book.identity(dataset)[k] for k in ("architecture", "width", "penalty", "seed")}
-    found = [r for r in book.records() if r["stage"] == "again"
+    found = [r for r in book.records() if r["stage"] == "again" and "orders" in r["extra"]
              and ({"dataset": dataset} | own).items() <= r["parameters"].items()]
     if not found:
         return None
@@ -388,15 +391,48 @@ def again(dataset: str) -> dict | None:
     value = {m: {k.removeprefix("recall-t4-"): v for k, v in _by_class(rows, m).items()}
              for m in methods}
     keys, classes = list(value["retrained"]), list(value["retrained"]["hidden"])
-    reach = {m: tuple(100 * statistics.fmean(r[end] for r in rows if r["method"] == m
-                                             and r["metric"] == "recall-t4-hidden")
-                      for end in ("low", "high")) for m in methods}
-    return {"n": len(classes), "states": found[-1]["extra"]["states"], "methods": methods,
-            "reach": reach,
+    reach = {k: {m: tuple(100 * statistics.fmean(r[end] for r in rows if r["method"] == m
+                                                 and r["metric"] == f"recall-t4-{k}")
+                          for end in ("low", "high")) for m in methods}
+             for k in ("hidden", "relearned")}
+    told = {k: found[-1]["extra"][k] for k in ("states", "orders", "steps")}
+    return told | {"n": len(classes), "methods": methods, "reach": reach,
             "mean": {k: {m: 100 * statistics.fmean(value[m][k].values()) for m in methods}
                      for k in keys},
             "gaps": {k: {m: book.interval([100 * (value[m][k][c] - value["retrained"][k][c])
                                            for c in classes]) for m in methods} for k in keys}}
+
+
+def each(dataset: str) -> list[dict]:
+    """Class by class (`benchmarks/each.py`): networks and rungs, with the spread over classes.
+
+    Returns:
+        Dicts with the network's `architecture`, `width`, `penalty`, `epochs` and `seed`, `rung`,
+        `n` classes, shares `before` and `refit` that a refitted classifier finds of a class in the
+        original and after the edit, `inside` (accuracy under the classifier before), means over
+        classes; `refit-spread` and `change-spread`, standard deviations over classes (shares,
+        points), `change` (mean, points) and `low`, `high`, the classes between which nine tenths
+        lie.
+    """
+    made = []
+    for r in book.records():
+        if r["stage"] != "each" or r["parameters"]["dataset"] != dataset:
+            continue
+        before = _by_class(r["rows"], "original")["accuracy-head-refit"]
+        for rung in r["extra"]["options"]:
+            found = _by_class(r["rows"], rung)
+            refit, change = found["accuracy-head-refit"], list(found["change"].values())
+            low, high = np.quantile(change, [0.05, 0.95])
+            made.append({k: r["parameters"][k] for k in (
+                "architecture", "width", "penalty", "epochs", "seed")} | {
+                "rung": rung, "n": len(refit), "refit": statistics.fmean(refit.values()),
+                "before": statistics.fmean(before[c] for c in refit),
+                "inside": statistics.fmean(found["accuracy-inside-only"].values()),
+                "refit-spread": statistics.stdev(refit.values()),
+                "change": statistics.fmean(change), "change-spread": statistics.stdev(change),
+                "low": float(low), "high": float(high)})
+    return sorted(made, key=lambda e: (e["architecture"], e["width"], e["penalty"], e["epochs"],
+                                       e["seed"], e["rung"]))
 
 
 def guarded_turn(dataset: str) -> dict | None:
@@ -983,7 +1019,7 @@ def helpers() -> dict:
             "over_references": over_references,
             "sequence_ends": sequence_ends, "searched": searched, "trials_meet": trials_meet,
             "side_by_side": side_by_side, "readers": readers, "guarded_turn": guarded_turn,
-            "two_references": two_references, "deeper": deeper, "again": again,
+            "two_references": two_references, "deeper": deeper, "again": again, "each_class": each,
             "fitted_steps": fitted_steps,
             "several": several, "table_loss": prototypes.LOSS, "table_near": prototypes.NEAR,
             "from_table": from_table, "table_elsewhere": table_elsewhere,

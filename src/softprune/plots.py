@@ -495,7 +495,8 @@ _OFFSETS = ((6, 5), (6, -11), (-6, 5), (-6, -11), *(
 
 
 def _place(axis, points: list[tuple[float, float, str, str]], texts=()) -> None:
-    """Label every point beside it, at the first of `_OFFSETS` inside the axes where nothing lies.
+    """Label every point beside it, at the first of `_OFFSETS` inside the axes where nothing lies
+    and no other point is nearer; if there is none, where nothing lies.
 
     Args:
         points: x, y, label, colour. texts: what stands on the axis already.
@@ -505,24 +506,37 @@ def _place(axis, points: list[tuple[float, float, str, str]], texts=()) -> None:
     frame = axis.get_window_extent()
     taken = [t.get_window_extent() for t in texts]
     reach = 6 * figure.dpi / 72  # half a marker and some air, in pixels
-    marks = {text: Bbox.from_extents(*(axis.transData.transform((x, y)) + side
-                                       for side in (-reach, reach)))
-             for x, y, text, _ in points}
+    at = {text: axis.transData.transform((x, y)) for x, y, text, _ in points}
+    marks = {text: Bbox.from_extents(*(centre + side for side in (-reach, reach)))
+             for text, centre in at.items()}
+
+    def put(x, y, text, colour, dx, dy):
+        label = axis.annotate(text, (x, y), (dx, dy), textcoords="offset points", color=colour,
+                              fontsize=7.5, ha="left" if dx > 0 else "right", zorder=5,
+                              arrowprops={"arrowstyle": "-", "lw": 0.4, "color": GREY}
+                              if abs(dy) > 12 else None)
+        label.update_positions(figure.canvas.get_renderer())
+        return label, Text.get_window_extent(label)  # without its line, which may cross others
+
     for x, y, text, colour in sorted(points):
         others = [box for name, box in marks.items() if name != text]
-        for dx, dy in _OFFSETS:
-            label = axis.annotate(text, (x, y), (dx, dy), textcoords="offset points", color=colour,
-                                  fontsize=7.5, ha="left" if dx > 0 else "right",
-                                  arrowprops={"arrowstyle": "-", "lw": 0.4, "color": GREY}
-                                  if abs(dy) > 12 else None)
-            label.update_positions(figure.canvas.get_renderer())
-            box = Text.get_window_extent(label)  # without its line, which may cross others
+        free = None
+        for offset in _OFFSETS:
+            label, box = put(x, y, text, colour, *offset)
+            label.remove()
             if (frame.y0 < box.y0 and frame.x0 < box.x0
                     and not any(box.overlaps(other) for other in taken + others)):
-                break
-            if (dx, dy) != _OFFSETS[-1]:
-                label.remove()
-        taken.append(box)
+                free = free or offset
+                if min(at, key=lambda name, box=box: _apart(box, at[name])) == text:
+                    free = offset
+                    break
+        taken.append(put(x, y, text, colour, *(free or _OFFSETS[-1]))[1])
+
+
+def _apart(box: Bbox, point) -> float:
+    """Pixels between a box and a point."""
+    inside = np.clip(point, (box.x0, box.y0), (box.x1, box.y1))
+    return float(np.hypot(*(np.asarray(point) - inside)))
 
 
 def quality_against_time(points: list[dict], limit: float, floor: float | None = None):

@@ -37,9 +37,14 @@ def kernels(nets: dict, x, labels):
     for axis, (name, net) in zip(np.atleast_1d(axes), nets.items(), strict=True):
         _plane(axis, name)
         _scatter(axis, x, labels)
+        labels_at: dict[tuple[float, float], list[str]] = {}  # arrows that end close together share
         for j, (a, b) in enumerate(net.kernel.tolist()):
             axis.annotate("", (2 * a, 2 * b), (0, 0), arrowprops={"arrowstyle": "->", "color": INK})
-            axis.annotate(str(j), (2.25 * a, 2.25 * b), ha="center", va="center", color=INK)
+            at = (2.25 * a, 2.25 * b)
+            near = [p for p in labels_at if np.hypot(p[0] - at[0], p[1] - at[1]) < 0.4]
+            labels_at.setdefault(near[0] if near else at, []).append(str(j))
+        for at, names in labels_at.items():
+            axis.annotate(", ".join(names), at, ha="center", va="center", color=INK)
         gram = net.kernel.T @ net.kernel
         off, low, high = abs(float(gram[0, 1])), *sorted(gram.diagonal().tolist())
         parts.append(f"{name}: {len(net.kernel)} arrows, K transposed K has {low:.2f} and "

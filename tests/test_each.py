@@ -1,0 +1,40 @@
+"""Class by class: what the benchmark says of an edit is what other code says of it."""
+
+import sys
+import types
+
+import pytest
+
+from softprune import evaluation, paths, requests
+
+sys.path.insert(0, str(paths.root() / "benchmarks"))
+import each
+from readers import read_anew
+
+
+def test_a_class_is_told_as_elsewhere(smoke):
+    smoke.prepare("best", [3])
+    gates = smoke.method_gates("best", (3,))
+    before, labels = smoke.outputs("test")[1], smoke.images.test_labels
+    found = {r["metric"]: r for r in each.edited_rows(smoke, "best", 3, gates, before)}
+    assert all((r["method"], r["forget"]) == ("best", "three") for r in found.values())
+    turn = requests.in_turn(smoke, lambda c: smoke.gated_outputs(gates, "test")[1], classes=[3])
+    assert found["accuracy"]["value"] == pytest.approx(turn["forgotten"][0])
+    assert found["change"]["value"] == pytest.approx(
+        100 * (turn["retained"][0] - turn["before"][0]))
+    assert found["accuracy"]["n"] == int((labels == 3).sum())
+    copied = smoke.fold_into_copy(smoke.inside(gates))
+    z = evaluation.predict(copied, smoke.images.test_images, smoke.images.mean,
+                           smoke.images.std)[1]
+    assert found["accuracy-inside-only"]["value"] == pytest.approx(
+        requests.retained_and_forgotten(z, labels, (3,))[1])
+    _, _, anew = read_anew(copied, smoke.images, splits=("test",))["test"]
+    assert found["accuracy-head-refit"]["value"] == pytest.approx(
+        requests.retained_and_forgotten(anew, labels, (3,))[1], abs=0.05)
+
+
+def test_what_is_stored_is_found_and_what_is_not_is_none(smoke, tmp_path):
+    smoke.prepare("best", [3])
+    assert 3 in each.stored_edits(smoke, "best")
+    elsewhere = types.SimpleNamespace(checkpoint=tmp_path / "net.safetensors")
+    assert each.stored_edits(elsewhere, "best") == {}
