@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from softprune import channels, cli, evaluation, paths, pruning, shadows, targets, training
+from softprune import channels, cli, evaluation, paths, pruning, roc, shadows, targets, training
 from softprune.errors import UserError
 
 sys.path.insert(0, str(paths.root() / "benchmarks"))
@@ -170,3 +170,21 @@ def test_the_command_says_what_it_made(capsys):
     assert cli.main(["shadows", "--dataset", "digits", "--profile", "smoke", "--without",
                      "three,four"]) == 2
     assert "expected one class" in capsys.readouterr().err
+
+
+def test_the_luck_of_the_images_is_that_of_one_model(monkeypatch):
+    """Models that answer alike have no spread between them, and DeLong's error over images."""
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(1, 300, 2, generator=generator)
+    member = np.arange(300) % 2 == 0
+    z[0, member, 0] += 0.8
+    told = targets.Answers(
+        forget=0, labels=torch.zeros(300, dtype=torch.long), member=np.stack([member] * 4),
+        held_labels=torch.zeros(1, dtype=torch.long), pool={"original": z.expand(4, -1, -1)},
+        held={})
+    leak = targets.attack(told, "original", targets.ALONE)
+    auc, variance = roc.delong(leak.members[:150], leak.others[:150])
+    assert leak.auc == pytest.approx(auc) and leak.low == pytest.approx(leak.high)
+    for groups, near in ((20, 0.4), (100, 0.25)):
+        found = lira.image_error(told, "original", targets.ALONE, "original", groups)
+        assert found == pytest.approx(variance**0.5, rel=near)

@@ -104,7 +104,7 @@ def jobs(profile: str = "laptop") -> list[Job]:
         found.append(train("cifar10", profile, small | {"penalty": penalty} | told
                            | {"seed": seed}))
     # 1.0 has no row: at the recipe's rate the loss is not a number within the first epoch
-    for strength in (1e-5, 1e-4, 1e-3, 1e-1):
+    for strength in (1e-6, 1e-5, 1e-4, 1e-3, 1e-1):
         found.append(train("cifar10", profile, small | {"penalty": "so", "strength": strength}))
     found += [after(j, "sweep") for j in found if f"width={small['width']}" in j.name]
     digits = [train("digits", profile, o | ({"strength": STRENGTHS[o["penalty"]]}
@@ -112,7 +112,8 @@ def jobs(profile: str = "laptop") -> list[Job]:
               for o in grid(penalty=["none", "so", "hard", "feature", "ocnn", "srip"],
                             seed=[0, 1, 2])]
     # seconds each, so with seeds and for every penalty that has a strength
-    others = grid(penalty=list(STRENGTHS), strength=[1e-5, 1e-4, 1e-3, 1e-2, 1e-1], seed=[0, 1, 2])
+    others = grid(penalty=list(STRENGTHS), strength=[1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1],
+                  seed=[0, 1, 2])
     digits += [train("digits", profile, {"penalty": o["penalty"], "seed": o["seed"],
                                          "strength": o["strength"]})
                for o in others if o["strength"] != STRENGTHS[o["penalty"]]]
