@@ -723,3 +723,11 @@ def test_spreads_over_classes_are_those_of_each_edit(use):
     assert told["refit-spread"] == pytest.approx(0.02 ** 0.5)
     assert told["change"] == pytest.approx(-0.3) and told["inside"] == 0
     assert -0.4 <= told["low"] < told["high"] <= -0.2
+
+
+def test_commits_are_counted_by_the_state_of_their_tree(use):
+    records = [made("each", str(i), [], {"options": {}}) for i in range(4)]
+    for record, commit in zip(records, ("abc", "abc+", "unknown", "def+"), strict=True):
+        record["provenance"] = record["provenance"] | {"commit": commit}
+    use(records)
+    assert findings.commits() == {"all": 4, "changed": 2, "unknown": 1}

@@ -223,6 +223,30 @@ def test_run_all_then_nothing_then_only_what_changed(clone):
     assert [line.split(": ")[1] for line in why] == ["up to date"] * 3 + ["notebook code changed"]
 
 
+def test_an_imported_folder_runs_through_the_same_notebooks(clone, digits, tmp_path):
+    from PIL import Image
+
+    for split, count in (("train", 24), ("test", 12)):
+        pixels, labels = digits.split(split)
+        for cls, name in enumerate(("Null", "one thing", "two")):
+            folder = tmp_path / "mine" / split / name
+            folder.mkdir(parents=True)
+            for i, one in enumerate(pixels[labels == cls][:count]):
+                Image.fromarray(one[0].numpy()).save(folder / f"{i}.png")
+    done = softprune(clone, "data", "import", str(tmp_path / "mine"), "--name", "mine")
+    assert done.returncode == 0, done.stderr
+    words = ("run", "all", "--dataset", "mine", "--profile", "smoke", "-p", "forget=one_thing")
+    done = softprune(clone, *words, "-p", "epochs=1")
+    assert done.returncode == 2 and "raise -p epochs" in done.stderr  # 69 images: a step
+    done = softprune(clone, *words, "-p", "epochs=40")
+    assert done.returncode == 0, done.stderr[-3000:]
+    pages = sorted(p.name for p in (clone[0] / "book/mine").iterdir())
+    assert pages == [notebooks.template(s).name for s in notebooks.STAGES]
+    (record,) = (clone[0] / "data/results/mine/smoke").glob("soft-pruning-*.json")
+    assert {r["forget"] for r in json.loads(record.read_text())["rows"] if "forget" in r} >= {
+        "one_thing"}
+
+
 def test_a_failing_cell_leaves_the_old_page(clone):
     template = clone[0] / "notebooks" / "02-channel-identification.ipynb"
     page = clone[0] / "book/digits" / template.name

@@ -403,6 +403,14 @@ def again(dataset: str) -> dict | None:
                                            for c in classes]) for m in methods} for k in keys}}
 
 
+def commits() -> dict[str, int]:
+    """How many records there are, `all`, and of these from a `changed` work tree, or one whose
+    commit is `unknown`."""
+    told = [r["provenance"]["commit"] for r in book.records()]
+    return {"all": len(told), "changed": sum(c.endswith("+") for c in told),
+            "unknown": told.count("unknown")}
+
+
 def each(dataset: str) -> list[dict]:
     """Class by class (`benchmarks/each.py`): networks and rungs, with the spread over classes.
 
@@ -1019,7 +1027,8 @@ def helpers() -> dict:
             "over_references": over_references,
             "sequence_ends": sequence_ends, "searched": searched, "trials_meet": trials_meet,
             "side_by_side": side_by_side, "readers": readers, "guarded_turn": guarded_turn,
-            "two_references": two_references, "deeper": deeper, "again": again, "each_class": each,
+            "two_references": two_references, "deeper": deeper, "again": again,
+            "each_class": each, "commits": commits,
             "fitted_steps": fitted_steps,
             "several": several, "table_loss": prototypes.LOSS, "table_near": prototypes.NEAR,
             "from_table": from_table, "table_elsewhere": table_elsewhere,

@@ -32,6 +32,9 @@ FITTED = ("soft-pruning", "membership-inference", "gone-or-hidden", "head-to-hea
 # half precision), and every page would be stale after each change of a text.
 APART = {"artifacts", "book", "catalog", "cli", "errors", "notebooks", "paths", "plots", "sources",
          "stages", "toy_plots", "version"}
+# what to do about a cell's own refusal, by a part of its words
+HINTS = {"the classifier did not learn":
+         "there is nothing to forget; raise -p epochs=N, or give it more images"}
 BADGES = {"smoke": "smoke profile: a test run, not a result",
           "laptop": "laptop profile: 2 cores, no GPU", "paper": "paper profile: one GPU"}
 
@@ -260,8 +263,9 @@ def run(stage: str, values: dict, log=lambda text: None) -> Path:
                 extra_arguments=["--log-level=ERROR"],
             )
         except papermill.PapermillExecutionError as error:
+            advice = next((f": {HINTS[k]}" for k in HINTS if k in str(error.evalue)), "")
             raise UserError(
-                f"{stage}, cell {error.cell_index}: {error.ename}: {error.evalue}"
+                f"{stage}, cell {error.cell_index}: {error.ename}: {error.evalue}{advice}"
             ) from error
         executed = read(out)
     made = artifacts.provenance(time.perf_counter() - began)
