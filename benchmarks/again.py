@@ -72,8 +72,10 @@ def relearned(model, evidence: audit.Evidence, rate: float, order: int) -> tuple
     attacked = audit.level(model, evidence).eval().requires_grad_(True)
     audit.reset_row(attacked, evidence.forget)
     generator = torch.Generator().manual_seed(order)
-    few = torch.cat([(evidence.train_labels == c).nonzero().squeeze(1)[:SHOTS]
-                     for c in range(evidence.classes)])
+    of = [(evidence.train_labels == c).nonzero().squeeze(1)[:SHOTS]
+          for c in range(evidence.classes)]
+    # of many classes this one would hardly be seen: a tenth of the draws are its own
+    few = torch.cat([*of, *[of[evidence.forget]] * (round((evidence.classes - 1) / 9) - 1)])
     solver = torch.optim.SGD(attacked.parameters(), lr=rate, momentum=0.9)
     curve = []
     for step in range(max(STEPS) + 1):
