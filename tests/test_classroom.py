@@ -109,6 +109,30 @@ def test_marks_by_hand_are_checked(tmp_path):
             classroom.marks(tmp_path)
 
 
+def test_a_slip_in_the_marks_costs_no_student_anything(course):
+    folder, kept = course[0], (course[0] / "marks.csv").read_bytes()
+    before = (folder / "grades.csv").read_bytes()
+    row = f"right,{NAME},words,4\n"
+    try:
+        for text, message in ((row.replace("words", "word"), "line 3: graded cell"),
+                              (row.replace(",4", ",nan"), "expected 0 to"),
+                              (row.replace(",4", ",1000"), "expected 0 to"),
+                              (row.replace("right", "Right"), "student 'Right'"),
+                              (row.replace(NAME, "the-audi"), "assignment 'the-audi'"),
+                              ("r\xe4ght,a,b,4\n", "UTF-8")):
+            (folder / "marks.csv").write_text(
+                f"student,assignment,cell,points\n{row}{text}", encoding="latin-1")
+            with pytest.raises(UserError, match=message):
+                classroom.grade(folder)
+    finally:
+        (folder / "marks.csv").write_bytes(kept)
+    assert (folder / "grades.csv").read_bytes() == before
+    (folder / "submitted" / "right" / "the-audi").mkdir()
+    with pytest.raises(UserError, match="right/the-audi is no assignment's folder"):
+        classroom.grade(folder)
+    (folder / "submitted" / "right" / "the-audi").rmdir()
+
+
 def test_a_submission_is_made_whole():
     pytest.importorskip("nbgrader")
     from softprune.grading import whole

@@ -138,6 +138,65 @@ def test_forget_as_a_tool(smoke, tmp_path, capsys):
     assert "--classes three,four" in capsys.readouterr().err
 
 
+def test_what_others_made_is_not_overwritten(smoke, tmp_path, capsys):
+    source = training.find_checkpoint(training.configure("digits", "smoke"))
+    words = ["forget", "--checkpoint", str(source), "--classes", "three", "--out"]
+    for name, taken in (("mine", "mine.json"), ("net", "net.safetensors"),
+                        ("old", "old.table.safetensors")):
+        (tmp_path / taken).write_text("{}")
+        assert main([*words, str(tmp_path / f"{name}.safetensors")]) == 2
+        assert f"{taken} is there" in capsys.readouterr().err
+        assert (tmp_path / taken).read_text() == "{}"
+    out = str(tmp_path / "own.safetensors")
+    assert main([*words, out]) == 0 and main([*words, out]) == 0, "its own output may be renewed"
+
+
+def test_words_that_name_nothing_or_belong_elsewhere_are_refused(smoke, capsys):
+    digits = ["--dataset", "digits", "--profile", "smoke"]
+    nine = "zero,one,two,three,four,five,six,seven,eight"
+    for words, message in (
+        (["train", *digits, "--without", ""], "names no class"),
+        (["train", *digits, "--without", nine], "leaves one class"),
+        (["fit", *digits, "--classes", ","], "names no class"),
+        (["tune", *digits, "--steps", "-1"], "--steps -1: expected"),
+        (["run", "all", "--dataset", "digits", "-p", "profile=paper"], "expected --profile paper"),
+        (["run", "all", *digits, "-p", "dataset=x"], "expected --dataset x"),
+        (["run", "all", *digits, "-p", "width=-1"], "width=-1: expected"),
+        (["run", "all", *digits, "-p", "gate=foo"], "unknown gate 'foo'"),
+        (["train", *digits, "--without", "²"], "unknown class '²'"),
+    ):
+        assert main(words) == 2, words
+        said = capsys.readouterr().err
+        assert message in said and said.count("\n") == 1, said
+
+
+def test_two_fits_of_one_file_are_not_begun(smoke, monkeypatch, capsys):
+    fcntl = pytest.importorskip("fcntl")
+    words = ["fit", "--dataset", "digits", "--profile", "smoke", "--rung", "calibrated",
+             "--classes"]
+    every = ",".join(smoke.images.class_names)
+    path = artifacts.companion(smoke.checkpoint, "gates-calibrated")
+    lock = paths.cache() / "locks" / f"{path.name}.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert main([*words, "three"]) == 2
+        assert "another command is writing" in capsys.readouterr().err
+    assert main([*words, every]) == 0, "each class is a request of its own: all may be named"
+
+
+def test_tuning_goes_on_where_it_was(smoke, monkeypatch):
+    from softprune import tuning
+
+    asked = []
+    monkeypatch.setattr(tuning, "read", lambda: {"digits": {"class": "zero+two", "steps": 7}})
+    monkeypatch.setattr(tuning, "tune", lambda bench, methods, classes, steps, log: asked.append(
+        (tuple(classes), steps)) or {"methods": {m: {"chosen": {}} for m in methods}})
+    words = ["tune", "--dataset", "digits", "--profile", "smoke", "--methods", "ssd"]
+    assert main(words) == 0 and main([*words, "--classes", "one", "--steps", "3"]) == 0
+    assert asked == [((0, 2), 7), ((1,), 3)]
+
+
 def test_forget_knows_superclasses_without_the_data(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("SOFTPRUNE_CACHE", str(tmp_path / "cache"))
     source = paths.root() / "data/checkpoints/cifar100/laptop/resnet18-w16-so-0.01-s0.safetensors"

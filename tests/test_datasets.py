@@ -1,5 +1,6 @@
 import io
 import itertools
+import os
 import tarfile
 
 import numpy as np
@@ -58,6 +59,33 @@ def test_a_class_needs_an_image_to_learn_from_and_one_to_choose_by(tmp_path):
     with pytest.raises(UserError, match=r"test/dog has 0 images: expected at least 1"):
         sources.import_folder(tree, "thin")
     assert not datasets.store("thin").exists()
+
+
+def test_sixteen_bits_are_scaled_and_not_clipped(tmp_path):
+    for split in ("train", "test"):
+        for cls in ("a", "b"):
+            folder = tmp_path / "deep" / split / cls
+            folder.mkdir(parents=True)
+            for i in (1, 2):
+                values = np.full((8, 8), 257 * (20 * i + (cls == "b")), np.uint16)
+                Image.fromarray(values).save(folder / f"{i}.png")
+    sources.import_folder(tmp_path / "deep", "deep")
+    assert datasets.load("deep").train_images[:, 0, 0, 0].tolist() == [20, 40, 21, 41]
+
+
+def test_what_nothing_can_be_told_by_is_refused(tmp_path):
+    for split in ("train", "test"):
+        for cls in ("a", "b"):
+            folder = tmp_path / "flat" / split / cls
+            folder.mkdir(parents=True)
+            for i in (1, 2):
+                Image.new("RGB", (8, 8), (20 * i, 30 * i, 7)).save(folder / f"{i}.png")
+            os.mkfifo(folder / "pipe.png")  # no file: opening it would wait for ever
+    with pytest.raises(UserError, match="the blue channel has one value"):
+        sources.import_folder(tmp_path / "flat", "flat")
+    with pytest.raises(UserError, match="from 1 to 4096"):
+        sources.import_folder(tmp_path / "flat", "flat", side=99999)
+    assert not datasets.store("flat").exists()
 
 
 def test_import_refuses_mixed_sizes_missing_splits_and_bad_files(tmp_path):

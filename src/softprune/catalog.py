@@ -72,7 +72,7 @@ def class_indices(class_names: tuple[str, ...], names, aliases=None) -> tuple[in
     found = []
     for name in names:
         name = str(name).strip()
-        if name.isdigit() and name not in class_names and int(name) < len(class_names):
+        if name.isdecimal() and name not in class_names and int(name) < len(class_names):
             found.append(int(name))
         elif name in class_names:
             found.append(class_names.index(name))

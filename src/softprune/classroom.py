@@ -146,7 +146,11 @@ def submissions(course: Path, wanted: list[str] | None = None) -> list[tuple[str
     for name in wanted or []:
         choose("assignment", name, known)
     found = sorted((p.parent.name, p.name) for p in (course / "submitted").glob("*/*")
-                   if p.is_dir() and not p.name.startswith("."))
+                   if p.is_dir() and not p.name.startswith(".")
+                   and not p.parent.name.startswith("."))
+    if odd := [f"{s}/{a}" for s, a in found if a not in known]:
+        raise UserError(f"{course / 'submitted'}: {', '.join(odd[:5])} is no assignment's folder: "
+                        f"expected STUDENT/ASSIGNMENT, with one of {', '.join(known)}")
     return [(s, a) for s, a in found if a in (wanted or known)]
 
 
@@ -158,7 +162,8 @@ def grade(course: Path, wanted: list[str] | None = None, bounds: Limits | None =
     if wanted, comment), where there is one.
 
     Raises:
-        UserError: nothing was released or submitted here.
+        UserError: nothing was released or submitted here; a folder of no assignment; marks that
+            are not of this course. Nothing is graded then.
     """
     course, bounds = Path(course).resolve(), bounds or Limits()
     if not (course / "gradebook.db").exists():
@@ -168,6 +173,7 @@ def grade(course: Path, wanted: list[str] | None = None, bounds: Limits | None =
         raise UserError(f"{course / 'submitted'} holds no STUDENT/ASSIGNMENT folder to grade")
     given = read_marks(course, work)
     with api(course).gradebook as book:  # here, since two graders of one student would collide
+        check_marks(marks(course), book, {s for s, _ in submissions(course)})
         for student in sorted({s for s, _ in work}):
             book.update_or_create_student(student)
     states: dict[tuple[str, str], str] = {}
@@ -217,13 +223,37 @@ def read_marks(course: Path, work: list[tuple[str, str]] | None = None) -> int:
     return sum((r["student"], r["assignment"]) in (work or []) for r in marks(course))
 
 
+def check_marks(rows: list[dict], book, students: set[str]) -> None:
+    """Whether every row of `marks` has its place in the gradebook.
+
+    Raises:
+        UserError: a student without a submission, an assignment or graded cell that there is none
+            of, or points beyond those of the cell.
+    """
+    cells = {a.name: {c.name: c.max_score for n in a.notebooks for c in n.grade_cells}
+             for a in book.assignments}
+    for number, row in enumerate(rows, 2):
+        line = f"marks.csv, line {number}"
+        choose(f"{line}: student", row["student"], sorted(students))
+        choose(f"{line}: assignment", row["assignment"], sorted(cells))
+        own = cells[row["assignment"]]
+        choose(f"{line}: graded cell of {row['assignment']}", row["cell"], list(own))
+        if not 0 <= row["points"] <= own[row["cell"]]:
+            raise UserError(f"{line}: {row['points']:g} points for {row['cell']}: expected 0 to "
+                            f"{own[row['cell']]:g}")
+
+
 def marks(course: Path) -> list[dict]:
     """Rows of `marks.csv`, points as floats; [] if there is none. See `read_marks`."""
     path = Path(course) / "marks.csv"
     if not path.exists():
         return []
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path.name} is not in UTF-8: save it so (in a spreadsheet: CSV UTF-8)"
+                        ) from error
     for number, row in enumerate(rows, 2):
         try:
             row["points"] = float(row["points"])

@@ -1,12 +1,13 @@
 """The `softprune` command. torch is imported late, so help and refusals answer within a second."""
 
 import argparse
+import contextlib
 import json
 import os
 import sys
 from pathlib import Path
 
-from softprune import __version__
+from softprune import __version__, paths
 from softprune.errors import UserError, choose
 from softprune.profiles import PROFILES
 
@@ -78,9 +79,10 @@ def build_parser() -> argparse.ArgumentParser:
     tune = _command(commands, "tune", _tune, "choose the baselines' settings on validation images",
                     "softprune tune --dataset digits --methods ssd,salun")
     tune.add_argument("--methods", metavar="NAME,...", help="default: all that have any")
-    tune.add_argument("--classes", metavar="CLASS,...", help="default: the set's last")
-    tune.add_argument("--steps", type=int, default=0, metavar="N",
-                      help="of a trained method (default: its own)")
+    tune.add_argument("--classes", metavar="CLASS,...",
+                      help="default: those tuned on before, or the set's last")
+    tune.add_argument("--steps", type=int, metavar="N",
+                      help="of a trained method (default: as before, or 0, its own)")
     for parser_ in (train, fit, sweep, in_turn, shadow, tune):
         parser_.add_argument("--dataset", required=True, metavar="NAME")
         parser_.add_argument("--profile", default="laptop", metavar="|".join(PROFILES))
@@ -236,11 +238,30 @@ def _bar(**options):
 # --- train ---------------------------------------------------------------------------------------
 
 
-def _configuration(arguments, classes: str | None = None):
+def _class_names(name: str, text: str, meta: dict | None, alone: bool = False) -> None:
+    """Check the `CLASS,...` of an option against a data set, as far as it is here.
+
+    Args:
+        alone: each is a request of its own, so all may be named.
+    """
+    from softprune import catalog
+
+    asked = [t for t in text.replace("+", ",").split(",") if t.strip()]
+    if not asked:
+        raise UserError(f"{name} {text!r} names no class: expected names or numbers joined by "
+                        f"commas, or no {name} at all")
+    if meta:
+        names = tuple(meta["class_names"])
+        for one in [[t] for t in asked] if alone else [asked]:
+            catalog.class_indices(names, one, meta.get("aliases"))
+
+
+def _configuration(arguments, classes: tuple[str, str] | None = None, alone: bool = False):
     """The training that `--dataset`, `--profile` and `-p` ask for, checked before torch is loaded.
 
     Args:
-        classes: `CLASS,...` to check against the data set, too.
+        classes: name and value of an option, `CLASS,...`, to check against the data set, too.
+        alone: of `_class_names`.
     """
     choose("profile", arguments.profile, PROFILES)
     texts = assignments(arguments.parameters)
@@ -252,8 +273,8 @@ def _configuration(arguments, classes: str | None = None):
 
     choose("data set", arguments.dataset, catalog.known())
     meta = catalog.meta(arguments.dataset)
-    if classes and meta:
-        catalog.class_indices(tuple(meta["class_names"]), classes, meta.get("aliases"))
+    if classes and classes[1] is not None:
+        _class_names(*classes, meta, alone)
     if meta is None and arguments.dataset != "digits":
         raise UserError(catalog.missing(arguments.dataset))
 
@@ -274,13 +295,18 @@ def _configuration(arguments, classes: str | None = None):
 
 
 def _train(arguments) -> None:
-    config = _configuration(arguments, arguments.without)
+    config = _configuration(arguments, ("--without", arguments.without))
     import dataclasses
 
-    from softprune import training
+    from softprune import catalog, training
 
     if arguments.without:
         config = dataclasses.replace(config, without=tuple(arguments.without.split(",")))
+        meta = catalog.meta(arguments.dataset)
+        if meta and len(meta["class_names"]) - len(catalog.class_indices(
+                tuple(meta["class_names"]), arguments.without, meta.get("aliases"))) < 2:
+            raise UserError(f"--without {arguments.without} leaves one class: expected two or more "
+                            "that a network can tell apart")
 
     def log(entry):
         print(f"epoch {entry['epoch']}/{config.epochs}  loss {entry['loss']:.3f}  "
@@ -313,26 +339,47 @@ def _fit(arguments) -> None:
                         "guarded directions are chosen beside retrained networks, type "
                         "`python benchmarks/readers.py`")
     _check_every(arguments.every)
-    bench = _bench(_configuration(arguments, arguments.classes))
+    bench = _bench(_configuration(arguments, ("--classes", arguments.classes), alone=True))
     if arguments.choose:
         own = _choose_setting if rung in ("calibrated", "best") else _choose_direction
         return own(bench, rung)
     names = bench.images.class_names
-    classes = (bench.images.class_indices(arguments.classes) if arguments.classes
+    classes = ([c for n in arguments.classes.split(",") if n.strip()
+                for c in bench.images.class_indices([n])] if arguments.classes
                else range(0, len(names), arguments.every))
 
     def log(text):
         print(text, flush=True)
 
-    from softprune import guarding, searching
+    from softprune import artifacts, guarding, searching
 
-    if rung == "searched":
-        seconds = searching.prepare(bench, classes, log)[1]
-    elif rung in guarding.RUNGS:
-        seconds = guarding.prepare(bench, rung, classes, log)[1]
-    else:
-        seconds = bench.prepare(rung, classes, log)
+    with _alone(artifacts.companion(bench.checkpoint, f"gates-{rung}")):
+        if rung == "searched":
+            seconds = searching.prepare(bench, classes, log)[1]
+        elif rung in guarding.RUNGS:
+            seconds = guarding.prepare(bench, rung, classes, log)[1]
+        else:
+            seconds = bench.prepare(rung, classes, log)
     print(f"{len(seconds)} of {len(names)} classes are fitted")
+
+
+@contextlib.contextmanager
+def _alone(path: Path):
+    """Refuse a second command that would write the same file, and lose what the first one adds."""
+    try:
+        import fcntl
+    except ImportError:  # not on this system
+        yield
+        return
+    lock = paths.cache() / "locks" / f"{path.name}.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(f"another command is writing {path.name}: wait for it, then type this "
+                            "again; what is fitted stays") from error
+        yield
 
 
 def _choose_setting(bench, rung: str) -> None:
@@ -393,7 +440,7 @@ def _in_turn(arguments) -> None:
 
 
 def _shadows(arguments) -> None:
-    config = _configuration(arguments, arguments.without)
+    config = _configuration(arguments, ("--without", arguments.without))
     from softprune import shadows, training
 
     images = training.load_images(config)
@@ -410,13 +457,19 @@ def _shadows(arguments) -> None:
 
 
 def _tune(arguments) -> None:
-    bench = _bench(_configuration(arguments, arguments.classes))
+    if arguments.steps is not None and arguments.steps < 0:
+        raise UserError(f"--steps {arguments.steps}: expected a whole number >= 1, or 0 for each "
+                        "method's own")
+    bench = _bench(_configuration(arguments, ("--classes", arguments.classes)))
     from softprune import tuning
 
-    classes = bench.images.class_indices(arguments.classes) if arguments.classes else ()
+    # what is not said stays as the set was tuned before: other words would begin all trials anew
+    before = tuning.read().get(arguments.dataset, {})
+    told = arguments.classes or before.get("class", "").replace("+", ",")
+    steps = before.get("steps", 0) if arguments.steps is None else arguments.steps
+    classes = bench.images.class_indices(told) if told else ()
     methods = arguments.methods.split(",") if arguments.methods else tuple(tuning.TRIALS)
-    entry = tuning.tune(bench, methods, classes, arguments.steps,
-                        log=lambda text: print(text, flush=True))
+    entry = tuning.tune(bench, methods, classes, steps, log=lambda text: print(text, flush=True))
     for name in methods:
         print(f"{name}: {entry['methods'][name]['chosen']}")
 
@@ -431,6 +484,9 @@ def _wanted(arguments) -> dict[str, dict]:
     stages = notebooks.needed(arguments.stage)
     choose("data set", arguments.dataset, catalog.known())
     given = assignments(arguments.parameters)
+    for name in ("dataset", "profile"):
+        if name in given:
+            raise UserError(f"-p {name}={given[name]}: expected --{name} {given[name]}")
     pages = {s: notebooks.page_metadata(notebooks.published(s, arguments.dataset)).get(
         "parameters", {}) for s in stages}
     profile = arguments.profile or pages[stages[-1]].get("profile", "laptop")
@@ -441,11 +497,27 @@ def _wanted(arguments) -> dict[str, dict]:
                     and _of_kind(v, wanted[stage][k])}  # a template's parameters may change
             wanted[stage] = notebooks.check(stage, wanted[stage] | kept)
     notebooks.data_hash(arguments.dataset)  # a missing data set is said now
+    _check_values({n: v for s in stages for n, v in wanted[s].items() if n in given and v},
+                  arguments.dataset, profile)
     if wanted[stages[-1]].get("forget"):
         meta = catalog.meta(arguments.dataset)
         catalog.class_indices(tuple(meta["class_names"]), wanted[stages[-1]]["forget"],
                               meta.get("aliases"))
     return wanted
+
+
+def _check_values(given: dict, dataset: str, profile: str) -> None:
+    """Refuse a value that a cell would refuse after earlier stages were published."""
+    import dataclasses
+
+    from softprune import channels, pruning, training
+
+    for name, accepted in (("score", channels.SCORES), ("statistic", channels.STATISTICS),
+                           ("gate", pruning.GATES)):
+        if name in given:
+            choose(name, given[name], accepted)
+    fields = {f.name for f in dataclasses.fields(training.TrainConfig)}
+    training.configure(dataset, profile, **{k: v for k, v in given.items() if k in fields})
 
 
 def _of_kind(value, like) -> bool:
@@ -488,6 +560,7 @@ def _forget(arguments) -> None:
     if "." in out.stem and out.stem.rsplit(".", 1)[1].split("-")[0] in ("table", "logits", "gates"):
         raise UserError(f"--out {out.name} is the name of a checkpoint's companion file: expected "
                         "a name without .table, .logits or .gates before .safetensors")
+    _refuse_other_files(out)
     ledger = evaluation.TimeLedger()
     checkpoint = Path(arguments.checkpoint)
     model, sidecar = artifacts.load_checkpoint(checkpoint, architecture=arguments.architecture)
@@ -527,13 +600,28 @@ def _forget(arguments) -> None:
     after = _accuracies(model, sidecar, classes)
     if before:
         for label, old, new in zip(("retained", "forgotten"), before, after, strict=True):
-            print(f"{label:9} test accuracy {100 * old:6.2f} % → {100 * new:6.2f} %")
+            print(f"{label:9} test accuracy {100 * old:6.2f} % -> {100 * new:6.2f} %")
     else:
         print(f"{sidecar['config']['dataset']} is not here, or not the data it was trained on: "
               "accuracies are not measured")
     for part, seconds in ledger.seconds.items():
         print(f"{part:9} {1000 * seconds:10.3f} ms")
     print(out)
+
+
+def _refuse_other_files(out: Path) -> None:
+    """Do not overwrite what another command, or a person, made."""
+    from softprune import artifacts
+
+    sidecar = artifacts.companion(out, "sidecar")
+    there = [p for p in (out, sidecar, artifacts.companion(out, "table")) if p.exists()]
+    try:
+        own = bool(there) and "forgotten" in json.loads(sidecar.read_text())
+    except (OSError, ValueError):
+        own = False
+    if there and not own:
+        raise UserError(f"--out {out}: {there[0]} is there, and `softprune forget` did not make "
+                        "it: expected another name")
 
 
 def _other_names(sidecar: dict) -> dict[str, list[str]]:

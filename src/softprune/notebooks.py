@@ -35,6 +35,12 @@ APART = {"artifacts", "book", "catalog", "cli", "errors", "notebooks", "paths", 
 # what to do about a cell's own refusal, by a part of its words
 HINTS = {"the classifier did not learn":
          "there is nothing to forget; raise -p epochs=N, or give it more images"}
+KERNEL = {"NoSuchKernel": "python3 is not installed: type `python -m ipykernel install "
+          "--sys-prefix`",
+          "DeadKernelError": "was ended from outside, as a machine does that is out of memory: "
+          "close other programs, or take a smaller -p width=N, and type the same again",
+          "RuntimeError": "did not start: type `python -m ipykernel --version`, and install "
+          "ipykernel again if that fails"}
 BADGES = {"smoke": "smoke profile: a test run, not a result",
           "laptop": "laptop profile: 2 cores, no GPU", "paper": "paper profile: one GPU"}
 
@@ -249,6 +255,8 @@ def why(stage: str, values: dict) -> list[str]:
 def run(stage: str, values: dict, log=lambda text: None) -> Path:
     """Execute a stage and publish its page, whole or not at all."""
     import papermill
+    from jupyter_client.kernelspec import NoSuchKernel
+    from nbclient.exceptions import DeadKernelError
 
     parts = key_parts(stage, values, data_hash(values["dataset"]))
     began = time.perf_counter()
@@ -267,6 +275,11 @@ def run(stage: str, values: dict, log=lambda text: None) -> Path:
             raise UserError(
                 f"{stage}, cell {error.cell_index}: {error.ename}: {error.evalue}{advice}"
             ) from error
+        except (NoSuchKernel, DeadKernelError, RuntimeError) as error:
+            if type(error) is RuntimeError and "Kernel died" not in str(error):
+                raise
+            raise UserError(f"{stage}: the notebook's kernel "
+                            + KERNEL.get(type(error).__name__, KERNEL["RuntimeError"])) from error
         executed = read(out)
     made = artifacts.provenance(time.perf_counter() - began)
     made["peak_memory_bytes"] = executed_peak(executed) or made["peak_memory_bytes"]

@@ -21,6 +21,7 @@ from softprune.catalog import catalog
 from softprune.datasets import write_store
 from softprune.errors import UserError, choose
 
+COLOURS = ("red", "green", "blue")
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
 
 
@@ -164,6 +165,18 @@ def class_slug(folder: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", folder.lower()).strip("_")
 
 
+def _eight_bits(image):
+    """The image with 8 bits a channel: one of 16 bits is scaled, where Pillow would clip it."""
+    from PIL import Image
+
+    if not image.mode.startswith("I"):
+        return image
+    values = np.asarray(image).astype(np.int64)
+    if values.min() < 0 or values.max() > 65535:
+        raise OSError("more than 16 bits a pixel")
+    return Image.fromarray((values // 257).astype(np.uint8))
+
+
 def import_folder(folder: Path, name: str, side: int | None = None, progress=None) -> Path:
     """Decode an `ImageFolder` tree, `train/<class>/*` and `test/<class>/*`, as the set `name`.
 
@@ -195,22 +208,23 @@ def import_folder(folder: Path, name: str, side: int | None = None, progress=Non
     slugs = [class_slug(c) for c in classes["train"]]
     if len(set(slugs)) < len(slugs) or "" in slugs:
         raise UserError(f"{folder}: expected class folders whose names differ in a-z and 0-9")
-    if side is not None and side < 1:
-        raise UserError(f"--size {side}: expected a whole number of pixels >= 1")
+    if side is not None and not 1 <= side <= 4096:
+        raise UserError(f"--size {side}: expected a whole number of pixels from 1 to 4096")
     files = [
         (split, label, path)
         for split in ("train", "test")
         for label, cls in enumerate(classes[split])
         for path in sorted((folder / split / cls).iterdir())
-        if path.suffix.lower() in IMAGE_SUFFIXES
+        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
     ]
     decoded = {"train": ([], []), "test": ([], [])}
     shape = None
     for split, label, path in progress(files) if progress else files:
         try:
-            image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
-        except (UnidentifiedImageError, OSError) as error:
-            raise UserError(f"{path} is not an image that can be read") from error
+            image = _eight_bits(ImageOps.exif_transpose(Image.open(path))).convert("RGB")
+        except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+            raise UserError(f"{path} is not an image that can be read: take it out or make it "
+                            "smaller") from error
         if side:
             image = image.resize((side, side), Image.Resampling.BILINEAR)
         shape = shape or image.size
@@ -227,6 +241,14 @@ def import_folder(folder: Path, name: str, side: int | None = None, progress=Non
                 raise UserError(f"{folder}/{split}/{cls} has {labels.count(label)} images: "
                                 f"expected at least {least}")
         decoded[split] = (np.stack(images), np.asarray(labels))
+    # the pipeline divides by each channel's spread
+    pixels = decoded["train"][0]
+    flat = pixels.min((0, 2, 3)) == pixels.max((0, 2, 3))
+    if flat.any():
+        named = " and the ".join(itertools.compress(COLOURS, flat))
+        raise UserError(f"{folder}/train: the {named} channel has one value in all images: "
+                        "expected pictures that differ in every colour; save them in grey if they "
+                        "have but one")
     groups = superclasses(name)
     aliases = groups if set(itertools.chain(*groups.values())) == set(slugs) else None
     return write_store(name, "import", slugs, decoded["train"], decoded["test"], aliases)
