@@ -27,7 +27,7 @@ def _scatter(axis, x, labels, size: float = 9) -> None:
     for c, (colour, marker) in enumerate(zip(COLOURS, MARKERS, strict=True)):
         mine = x[labels == c]
         axis.scatter(mine[:, 0], mine[:, 1], s=size, c=colour, marker=marker, lw=0.2,
-                     edgecolors="white")
+                     edgecolors="white", label=toy.CLASSES[c])
 
 
 def kernels(nets: dict, x, labels):
@@ -38,17 +38,20 @@ def kernels(nets: dict, x, labels):
         _plane(axis, name)
         _scatter(axis, x, labels)
         labels_at: dict[tuple[float, float], list[str]] = {}  # arrows that end close together share
-        for j, (a, b) in enumerate(net.kernel.tolist()):
+        longest_first = sorted(enumerate(net.kernel.tolist()), key=lambda k: -np.hypot(*k[1]))
+        for j, (a, b) in longest_first:
             axis.annotate("", (2 * a, 2 * b), (0, 0), arrowprops={"arrowstyle": "->", "color": INK})
             at = (2.25 * a, 2.25 * b)
-            near = [p for p in labels_at if np.hypot(p[0] - at[0], p[1] - at[1]) < 0.4]
+            near = [p for p in labels_at if np.hypot(p[0] - at[0], p[1] - at[1]) < 0.7]
             labels_at.setdefault(near[0] if near else at, []).append(str(j))
         for at, names in labels_at.items():
-            axis.annotate(", ".join(names), at, ha="center", va="center", color=INK)
+            axis.annotate(", ".join(names), at, ha="center", va="center", color=INK, zorder=5,
+                          bbox={"fc": "white", "ec": "none", "alpha": 0.75, "pad": 0.8})
         gram = net.kernel.T @ net.kernel
         off, low, high = abs(float(gram[0, 1])), *sorted(gram.diagonal().tolist())
         parts.append(f"{name}: {len(net.kernel)} arrows, K transposed K has {low:.2f} and "
                      f"{high:.2f} on its diagonal and {off:.2f} beside it")
+    np.atleast_1d(axes)[0].legend(fontsize=8, loc="lower left", frameon=False)
     names = ", ".join(toy.CLASSES)
     return figure, f"Points of three classes ({names}) with kernels. " + "; ".join(parts) + "."
 
