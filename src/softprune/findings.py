@@ -382,7 +382,7 @@ def again(dataset: str) -> dict | None:
         retrained networks, paired by class, in points.
     """
     own = {k: book.identity(dataset)[k] for k in ("architecture", "width", "penalty", "seed")}
-    found = [r for r in book.records() if r["stage"] == "again" and "orders" in r["extra"]
+    found = [r for r in book.records() if r["stage"] == "again"
              and ({"dataset": dataset} | own).items() <= r["parameters"].items()]
     if not found:
         return None
@@ -945,8 +945,9 @@ def front_table() -> list[dict]:
         Dicts with `dataset`, `name`, `title` (the name with profile and accuracy), `inside` (what
         `best` leaves under the untouched classifier; None if not measured), and a dict a method of
         `FRONT` as in `networks`, with `met`: whether it meets the whole bar; the same for
-        `guarded`, `prototype` and `searched` (None where it was not measured); `partial`: whether
-        `best` was fitted for some classes only; `earlier`: whether by an earlier setting.
+        `guarded`, `prototype` and `searched` (None where it was not measured); `refit`: the row of
+        `each` of `best`, or None; `partial`: whether `best` was fitted for some classes only;
+        `earlier`: whether by an earlier setting.
     """
     titles, made = {d: c["title"] for d, c in catalog.catalog().items()}, []
     for d in book.pages():
@@ -974,6 +975,8 @@ def front_table() -> list[dict]:
                 for rung in UNFITTED}
         for told in (row[m] for m in (*FRONT, "guarded", *UNFITTED) if row[m]):
             told["met"] = met(row["dataset"], told)
+        row["refit"] = next((e for e in each(row["dataset"]) if e["rung"] == "best"
+                             and ({"penalty": "so", "seed": 0} | at).items() <= e.items()), None)
         row["partial"] = row["best"]["classes"] < row["soft"]["classes"]
     return made
 
