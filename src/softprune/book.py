@@ -477,7 +477,7 @@ def judge_speed(dataset: str, method: str) -> dict | None:
         text += (f"; with the class's {work} beforehand, {own['prepare']:.{digits}f} s: "
                  + ", ".join(fitted))
         if whole := comparisons.every_class(dataset, method):
-            text += (f"; of all {whole['classes']} classes it takes "
+            text += (f"; for all {whole['classes']} classes, "
                      f"{about(whole['retrainings'])} trainings of the network")
         done = "searched" if method == "searched" else "fitted"
         verdict += f" for a class that was {done} beforehand" if surely else ""
