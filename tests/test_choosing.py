@@ -132,7 +132,7 @@ def test_the_choice_is_recorded_remembered_and_used(smoke, monkeypatch, own_root
     monkeypatch.setattr(choosing, "looked_at", lambda b: (3,))
     monkeypatch.setitem(choosing.AXES, "calibrated", [[{"margin": 0.3}, {"margin": 3.0}]])
     words = ["fit", "--choose", "--dataset", "digits", "--profile", "smoke", "--rung", "calibrated"]
-    monkeypatch.setattr(cli, "_configuration", lambda *_: None)
+    monkeypatch.setattr(cli, "_configuration", lambda *_, **__: None)
     monkeypatch.setattr(cli, "_bench", lambda _: smoke)
     assert cli.main(words) == 0
     said = capsys.readouterr().out

@@ -269,6 +269,10 @@ def test_an_imported_folder_runs_through_the_same_notebooks(clone, digits, tmp_p
 def test_a_failing_cell_leaves_the_old_page(clone):
     template = clone[0] / "notebooks" / "02-channel-identification.ipynb"
     page = clone[0] / "book/digits" / template.name
+    if not page.exists():  # the test that made it ran on another worker
+        softprune(clone, "run", "channel-identification", "--dataset", "digits", "--profile",
+                  "smoke")
+    others = len(list(page.parent.iterdir()))
     before, source = page.read_bytes(), template.read_text()
     broken = json.loads(source)
     broken["cells"][-1]["source"] = ["raise RuntimeError('no')"]
@@ -276,7 +280,7 @@ def test_a_failing_cell_leaves_the_old_page(clone):
     done = softprune(clone, "run", "channel-identification", "--dataset", "digits")
     template.write_text(source)
     assert done.returncode == 2 and "RuntimeError: no" in done.stderr
-    assert page.read_bytes() == before and len(list(page.parent.iterdir())) == 4
+    assert page.read_bytes() == before and len(list(page.parent.iterdir())) == others
 
 
 def test_templates_pass_nbval_at_smoke(clone):
@@ -288,7 +292,7 @@ def test_templates_pass_nbval_at_smoke(clone):
         assert text != path.read_text()
         (folder / path.name).write_text(text)
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-cell-timeout=120",
+        [sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-cell-timeout=300",
          "--nbval-current-env", "-q", "-p", "no:cacheprovider", str(folder)],
         capture_output=True, text=True, env=clone[1], cwd=clone[0],
     )
