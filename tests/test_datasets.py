@@ -61,30 +61,28 @@ def test_a_class_needs_an_image_to_learn_from_and_one_to_choose_by(tmp_path):
     assert not datasets.store("thin").exists()
 
 
+def repainted(tree, picture):
+    """The tree with picture(class, number) in place of its images."""
+    for path in tree.glob("*/*/*.png"):
+        picture(path.parent.name, int(path.stem)).save(path)
+    return tree
+
+
 def test_sixteen_bits_are_scaled_and_not_clipped(tmp_path):
-    for split in ("train", "test"):
-        for cls in ("a", "b"):
-            folder = tmp_path / "deep" / split / cls
-            folder.mkdir(parents=True)
-            for i in (1, 2):
-                values = np.full((8, 8), 257 * (20 * i + (cls == "b")), np.uint16)
-                Image.fromarray(values).save(folder / f"{i}.png")
-    sources.import_folder(tmp_path / "deep", "deep")
-    assert datasets.load("deep").train_images[:, 0, 0, 0].tolist() == [20, 40, 21, 41]
+    tree = repainted(make_tree(tmp_path / "t", classes=("a", "b")), lambda cls, i: Image.fromarray(
+        np.full((8, 8), 257 * (20 * i + (cls == "b")), np.uint16)))
+    sources.import_folder(tree, "deep")
+    assert datasets.load("deep").train_images[:, 0, 0, 0].tolist() == [0, 20, 40, 1, 21, 41]
 
 
 def test_what_nothing_can_be_told_by_is_refused(tmp_path):
-    for split in ("train", "test"):
-        for cls in ("a", "b"):
-            folder = tmp_path / "flat" / split / cls
-            folder.mkdir(parents=True)
-            for i in (1, 2):
-                Image.new("RGB", (8, 8), (20 * i, 30 * i, 7)).save(folder / f"{i}.png")
-            os.mkfifo(folder / "pipe.png")  # no file: opening it would wait for ever
+    tree = repainted(make_tree(tmp_path / "t"),
+                     lambda cls, i: Image.new("RGB", (8, 8), (20 * i, 30 * i, 7)))
+    os.mkfifo(tree / "train" / "dog" / "pipe.png")  # no file: opening it would wait for ever
     with pytest.raises(UserError, match="the blue channel has one value"):
-        sources.import_folder(tmp_path / "flat", "flat")
+        sources.import_folder(tree, "flat")
     with pytest.raises(UserError, match="from 1 to 4096"):
-        sources.import_folder(tmp_path / "flat", "flat", side=99999)
+        sources.import_folder(tree, "flat", side=99999)
     assert not datasets.store("flat").exists()
 
 

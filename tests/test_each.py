@@ -33,8 +33,10 @@ def test_a_class_is_told_as_elsewhere(smoke):
         requests.retained_and_forgotten(anew, labels, (3,))[1], abs=0.05)
 
 
-def test_what_is_stored_is_found_and_what_is_not_is_none(smoke, tmp_path):
-    smoke.prepare("best", [3])
-    assert 3 in each.stored_edits(smoke, "best")
-    elsewhere = types.SimpleNamespace(checkpoint=tmp_path / "net.safetensors")
-    assert each.stored_edits(elsewhere, "best") == {}
+@pytest.mark.parametrize("rung", ["best", "guarded"])
+def test_what_is_not_stored_is_a_line(smoke, tmp_path, monkeypatch, rung):
+    bare = types.SimpleNamespace(checkpoint=tmp_path / "net.safetensors")
+    monkeypatch.setattr(each, "opened", lambda dataset, path: bare)
+    monkeypatch.setattr(sys, "argv", ["each.py", "digits", "net.safetensors", "--rungs", rung])
+    with pytest.raises(SystemExit, match=f"softprune fit --rung {rung}"):
+        each.main()

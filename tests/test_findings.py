@@ -349,6 +349,25 @@ def test_what_a_penalty_changes_over_scores_and_gates(use):
     assert book.effects("cifar10", 16, "none")["meet"] == ["difference, hard", "margin, hard"]
 
 
+def test_what_is_left_at_equal_cost_is_each_seeds_own_fraction(use):
+    records = []
+    for seed, left in ((0, 10), (1, 14)):
+        records += [swept("rank", "margin", "so", seed, left, -0.9, 0.1),
+                    swept("rank", "margin", "so", seed, left + 9, -0.1, 0.05),
+                    swept("rank", "margin", "so", seed, 0, -1.1, 0.9),  # costs too much
+                    swept("rank", "margin", "none", seed, left + 6, -0.5, 0.1),
+                    swept("rank", "random", "so", seed, 90, 0.0, 0.1),
+                    swept("rank", "random", "none", seed, 90, -2.0 * seed, 0.1)]
+    use(records)
+    found = book.at_cost("cifar10", 16, "rank", 1)
+    assert (found["margin"]["so"]["n"], found["margin"]["so"]["forgotten"]) == (2, 12)
+    assert found["random"]["none"] is None, "one seed gets there at no fraction"
+    mean, low, high = book.less(found["margin"]["so"], found["margin"]["none"], "forgotten")
+    assert mean == -6 and low < -6 < high
+    assert book.at_cost("cifar10", 16, "rank", 0.2)["margin"]["so"]["forgotten"] == 21
+    assert book.at_cost("cifar10", 16, "hard", 1) == {}
+
+
 def readers_rows(method, name, refit, change, accuracy=0.0):
     rows = []
     for split in ("validation", "test"):

@@ -51,3 +51,15 @@ def test_every_method_is_drawn_as_its_own_mark():
         assert line.get_xydata().tolist() == [[p["seconds"], p["distance"]]]
         assert line.get_linestyle() == "None"
     plt.close(figure)
+
+
+def test_a_label_stands_nearest_to_its_own_point():
+    points = [{"method": m, "seconds": s, "distance": d} for m, s, d in (
+        ("ssd", 5.4, 0.165), ("svd", 5.2, 0.150), ("salun", 14.0, 0.2), ("best", 3e-4, 0.01))]
+    figure, _ = plots.quality_against_time(points, 1e-3)
+    (axis,) = figure.axes
+    at = {p["method"]: axis.transData.transform((p["seconds"], p["distance"])) for p in points}
+    boxes = {t.get_text(): Text.get_window_extent(t) for t in axis.texts if t.get_text() in at}
+    assert set(boxes) == set(at)
+    for method, box in boxes.items():
+        assert min(at, key=lambda m, box=box: plots._apart(box, at[m])) == method

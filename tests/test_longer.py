@@ -36,6 +36,16 @@ def test_trials_are_around_the_rate_of_few_steps_and_keep_the_rest(monkeypatch):
     assert longer.tuning.best(tried)["rate"] == 0.02, "of equals the earliest"
 
 
+def test_what_was_not_tuned_is_a_line(smoke, monkeypatch):
+    monkeypatch.setattr(longer, "opened", lambda dataset, path: smoke)
+    monkeypatch.setattr(longer.tuning, "read", lambda: {})
+    for methods, message in (("salun", "softprune tune"), ("sadun", "'sadun': expected")):
+        monkeypatch.setattr(sys, "argv", ["longer.py", "digits", "net", "three", "--methods",
+                                          methods])
+        with pytest.raises(SystemExit, match=message):
+            longer.main()
+
+
 def test_what_is_timed_is_judged_as_in_the_head_to_head(smoke):
     contest = longer.headtohead.Contest(smoke, {})
     contest.settings["salun"] = {"steps": 3}

@@ -521,13 +521,19 @@ def interval(values: list[float]) -> tuple[float, float, float]:
     """Mean and 95 % t interval over seeds; a single seed has none: the mean thrice."""
     import statistics
 
-    from scipy.stats import t
-
     mean = statistics.fmean(values)
     if len(values) < 2:
         return mean, mean, mean
-    half = t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
+    half = _quantile(len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
     return mean, mean - half, mean + half
+
+
+@functools.cache  # a page asks thousands of times for a few degrees of freedom
+def _quantile(freedom: float) -> float:
+    """Of Student's t, for a 95 % interval."""
+    from scipy.stats import t
+
+    return float(t.ppf(0.975, freedom))
 
 
 def at_forgetting(points: list[dict], level: float) -> dict | None:
@@ -610,17 +616,17 @@ def at_cost(dataset: str, width: int, gate: str, limit: float) -> dict[str, dict
     """score -> penalty -> how little of the class is left where the others lose at most `limit`.
 
     The other way round than `by_score`: each seed has its own fraction, the one that leaves least.
-    Penalties and their strengths are those of `compare`.
+    A penalty has the strength of `STRENGTHS`, or what it has.
 
     Returns:
         Points as `less` takes them, `forgotten` in percent; None where some seed has no fraction
         that costs so little.
     """
-    own = {(r["penalty"], r["strength"]) for r in compare(dataset, width)}
     curves: dict[tuple, dict[float, dict[str, float]]] = {}
     for r in rows(stage="sweep", dataset=dataset, width=width, gate=gate):
         kind = r["metric"].removeprefix("all-classes-")
-        if kind in ("forgotten-mean", "change-mean") and (r["penalty"], r["strength"]) in own:
+        if (kind in ("forgotten-mean", "change-mean")
+                and r["strength"] == STRENGTHS.get(r["penalty"], r["strength"])):
             at = curves.setdefault((r["score"], r["penalty"], r["seed"]), {})
             at.setdefault(r["fraction"], {})[kind.split("-")[0]] = r["value"]
     least: dict[str, dict[str, list]] = {}
@@ -642,19 +648,17 @@ def less(a: dict, b: dict, of: str = "change") -> tuple[float, float, float]:
         >>> [round(v, 2) for v in less(point(-1.0, 0.5), point(-2.0, 0.5))]
         [1.0, 0.54, 1.46]
     """
-    from scipy.stats import t
-
     gap = a[of] - b[of]
     if min(a["n"], b["n"]) < 2:
         return gap, -float("inf"), float("inf")
     # squared standard errors, out of the t intervals
-    errors = [((p[f"{of}-high"] - p[f"{of}-low"]) / 2 / t.ppf(0.975, p["n"] - 1)) ** 2
+    errors = [((p[f"{of}-high"] - p[f"{of}-low"]) / 2 / _quantile(p["n"] - 1)) ** 2
               for p in (a, b)]
     if not sum(errors):
         return gap, gap, gap
     freedom = sum(errors) ** 2 / sum(e**2 / (p["n"] - 1) for e, p in zip(errors, (a, b),
                                                                           strict=True))
-    half = t.ppf(0.975, freedom) * sum(errors) ** 0.5
+    half = _quantile(freedom) * sum(errors) ** 0.5
     return gap, gap - half, gap + half
 
 

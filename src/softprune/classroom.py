@@ -171,9 +171,9 @@ def grade(course: Path, wanted: list[str] | None = None, bounds: Limits | None =
     work = submissions(course, wanted)
     if not work:
         raise UserError(f"{course / 'submitted'} holds no STUDENT/ASSIGNMENT folder to grade")
-    given = read_marks(course, work)
+    rows = marks(course)
     with api(course).gradebook as book:  # here, since two graders of one student would collide
-        check_marks(marks(course), book, {s for s, _ in submissions(course)})
+        check_marks(rows, book, {s for s, _ in submissions(course)})
         for student in sorted({s for s, _ in work}):
             book.update_or_create_student(student)
     states: dict[tuple[str, str], str] = {}
@@ -183,7 +183,7 @@ def grade(course: Path, wanted: list[str] | None = None, bounds: Limits | None =
             at = jobs[job]
             states[at], seconds = job.result()
             log(f"[{count:3}/{len(work)}] {at[0]}  {at[1]}  {states[at]}  {seconds:.0f} s")
-    if given:
+    if given := sum((r["student"], r["assignment"]) in work for r in rows):
         log(f"{given} marks read from marks.csv")
     return write_grades(course, states)
 
@@ -214,15 +214,6 @@ def grade_one(course: Path, student: str, name: str, bounds: Limits) -> tuple[st
     return state, time.perf_counter() - began
 
 
-def read_marks(course: Path, work: list[tuple[str, str]] | None = None) -> int:
-    """Check `marks.csv`; returns how many of its rows are about `work`.
-
-    Raises:
-        UserError: a column is missing, or a row has no number.
-    """
-    return sum((r["student"], r["assignment"]) in (work or []) for r in marks(course))
-
-
 def check_marks(rows: list[dict], book, students: set[str]) -> None:
     """Whether every row of `marks` has its place in the gradebook.
 
@@ -244,7 +235,11 @@ def check_marks(rows: list[dict], book, students: set[str]) -> None:
 
 
 def marks(course: Path) -> list[dict]:
-    """Rows of `marks.csv`, points as floats; [] if there is none. See `read_marks`."""
+    """Rows of `marks.csv`, points as floats; [] if there is none.
+
+    Raises:
+        UserError: another encoding, a column is missing, or a row has no number.
+    """
     path = Path(course) / "marks.csv"
     if not path.exists():
         return []

@@ -238,6 +238,11 @@ def _bar(**options):
 # --- train ---------------------------------------------------------------------------------------
 
 
+def _named(text: str) -> list[str]:
+    """The words of a `CLASS,...`."""
+    return [t.strip() for t in text.replace("+", ",").split(",") if t.strip()]
+
+
 def _class_names(name: str, text: str, meta: dict | None, alone: bool = False) -> None:
     """Check the `CLASS,...` of an option against a data set, as far as it is here.
 
@@ -246,7 +251,7 @@ def _class_names(name: str, text: str, meta: dict | None, alone: bool = False) -
     """
     from softprune import catalog
 
-    asked = [t for t in text.replace("+", ",").split(",") if t.strip()]
+    asked = _named(text)
     if not asked:
         raise UserError(f"{name} {text!r} names no class: expected names or numbers joined by "
                         f"commas, or no {name} at all")
@@ -344,9 +349,8 @@ def _fit(arguments) -> None:
         own = _choose_setting if rung in ("calibrated", "best") else _choose_direction
         return own(bench, rung)
     names = bench.images.class_names
-    classes = ([c for n in arguments.classes.split(",") if n.strip()
-                for c in bench.images.class_indices([n])] if arguments.classes
-               else range(0, len(names), arguments.every))
+    classes = ([c for n in _named(arguments.classes) for c in bench.images.class_indices([n])]
+               if arguments.classes else range(0, len(names), arguments.every))
 
     def log(text):
         print(text, flush=True)
