@@ -10,7 +10,7 @@ import pytest
 import yaml
 from bs4 import BeautifulSoup
 
-from softprune import artifacts, book, notebooks
+from softprune import artifacts, book, editions, notebooks
 from softprune.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,7 +24,7 @@ def parsed(html):
 
 def test_every_page_of_the_contents_is_there_with_one_title(html):
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
-    files = [c["file"] for part in toc["parts"] for c in part["chapters"]]
+    files = editions.listed_pages(toc)
     titles = []
     for name in ["index", *files]:
         soup = BeautifulSoup((html / f"{name}.html").read_text(), "html.parser")
@@ -34,7 +34,7 @@ def test_every_page_of_the_contents_is_there_with_one_title(html):
 
 def test_every_published_page_is_in_the_contents():
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
-    files = {c["file"] for part in toc["parts"] for c in part["chapters"]}
+    files = set(editions.listed_pages(toc))
     pages = {str(p.relative_to(ROOT / "book").with_suffix("")) for p in ROOT.glob("book/*/*.ipynb")}
     assert pages and pages <= files
 

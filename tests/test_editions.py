@@ -4,6 +4,7 @@ import re
 
 import nbformat
 import pytest
+import yaml
 from bs4 import BeautifulSoup
 
 from assignments import NAMES, mark, source
@@ -113,6 +114,21 @@ def test_the_search_for_leaks_finds_them_in_the_teachers_edition(teachers):
 def test_the_teachers_contents_have_one_page_more():
     one, more = editions.contents("student"), editions.contents("teacher")
     assert set(more.split("\n")) - set(one.split("\n")) == {"  - file: class/teachers-notes"}
+
+
+def test_pages_that_were_run_here_join_the_contents(tmp_path, monkeypatch):
+    monkeypatch.setattr(editions.paths, "root", lambda: tmp_path)
+    (tmp_path / "_toc.yml").write_text(
+        "parts:\n- caption: Walkthroughs\n  chapters:\n  - file: digits/01-a\n    sections:\n"
+        "    - file: digits/02-b\n- caption: Audit\n  chapters:\n  - file: digits/06-c\n")
+    for page in ("digits/01-a", "digits/02-b", "digits/06-c", "digits/07-d", "flowers/01-a",
+                 "flowers/02-b"):
+        (tmp_path / "book" / page).with_suffix(".ipynb").parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "book" / page).with_suffix(".ipynb").touch()
+    toc = yaml.safe_load(editions.contents("student"))
+    assert editions.listed_pages(toc) == ["digits/01-a", "digits/02-b", "digits/07-d",
+                                          "flowers/01-a", "flowers/02-b", "digits/06-c"]
+    assert [c["file"] for c in toc["parts"][0]["chapters"]] == ["digits/01-a", "flowers/01-a"]
 
 
 def test_a_released_notebook_is_what_nbgrader_releases(tmp_path):

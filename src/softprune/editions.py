@@ -57,9 +57,25 @@ def place(target: Path, edition: str) -> None:
 
 
 def contents(edition: str) -> str:
-    """`_toc.yml`, for the teacher's edition with its own pages."""
+    """`_toc.yml`, with pages that were run here, and for the teacher's edition with its own."""
     toc = yaml.safe_load((paths.root() / "_toc.yml").read_text())
+    parts = {part["caption"]: part["chapters"] for part in toc["parts"]}
     if edition == "teacher":
-        part = next(p for p in toc["parts"] if p["caption"] == "In class")
-        part["chapters"] += [{"file": page} for page in TEACHERS]
+        parts["In class"] += [{"file": page} for page in TEACHERS]
+    listed, sets = set(listed_pages(toc)), parts["Walkthroughs"]
+    for page in sorted((paths.root() / "book").glob("*/*.ipynb")):
+        name = f"{page.parent.name}/{page.stem}"
+        if name in listed:
+            continue
+        first = next((c for c in sets if c["file"].startswith(f"{page.parent.name}/")), None)
+        if first:
+            first.setdefault("sections", []).append({"file": name})
+        else:
+            sets.append({"file": name})
     return yaml.safe_dump(toc, sort_keys=False)
+
+
+def listed_pages(toc: dict) -> list[str]:
+    """Every page of a table of contents but the front page, in reading order."""
+    return [page["file"] for part in toc["parts"] for chapter in part["chapters"]
+            for page in (chapter, *chapter.get("sections", ()))]
