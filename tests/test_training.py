@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import safetensors.torch
 import torch
 
 from softprune import artifacts, datasets, models, paths, requests, training
@@ -204,6 +205,17 @@ def test_a_header_as_long_as_a_pickle_begins_is_no_pickle(tmp_path):
             break
     assert path.read_bytes()[:2] == b"\x80\x02"
     assert artifacts.load_tensors(path)[0]["a"].item() == 0
+
+
+def test_weights_that_are_no_numbers_are_neither_written_nor_read(tmp_path):
+    lost, path = {"a": torch.zeros(1), "b": torch.tensor([1.0, torch.nan])}, tmp_path / "m"
+    artifacts.save_tensors(path, {"a": torch.full((1,), -torch.inf)})  # a masked bias is one
+    with pytest.raises(UserError, match="was not written: b holds NaN"):
+        artifacts.save_tensors(path, lost)
+    assert artifacts.load_tensors(path)[0]["a"].item() == -torch.inf
+    safetensors.torch.save_file(lost, path)
+    with pytest.raises(UserError, match="b holds NaN"):
+        artifacts.load_tensors(path)
 
 
 def test_damaged_foreign_and_pickled_checkpoints_are_refused(smoke, tmp_path):

@@ -83,10 +83,17 @@ def short_hash(value) -> str:
 
 
 def save_tensors(path: Path, tensors: dict, metadata: dict[str, str] | None = None) -> None:
-    """safetensors, atomically; tensors are stored contiguous."""
+    """safetensors, atomically; tensors are stored contiguous.
+
+    Raises:
+        UserError: one holds NaN; what the file held before stays.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
+    if lost := _with_nan(tensors):
+        raise UserError(f"{Path(path).name} was not written: {lost} holds NaN, so what made it "
+                        "diverged: try a smaller learning rate or strength")
     with atomic(path) as temporary:
         plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
         try:
@@ -112,7 +119,7 @@ def load_tensors(path: Path) -> tuple[dict, dict[str, str]]:
     """Tensors and metadata of a safetensors file.
 
     Raises:
-        UserError: missing, a pickle, or not a safetensors file.
+        UserError: missing, a pickle, not a safetensors file, or with NaN in it.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -130,9 +137,17 @@ def load_tensors(path: Path) -> tuple[dict, dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as handle:
             tensors = {key: handle.get_tensor(key) for key in handle.keys()}  # noqa: SIM118
-            return tensors, handle.metadata() or {}
+            metadata = handle.metadata() or {}
     except SafetensorError as error:
         raise UserError(f"{path.name} is not a safetensors file, or is cut short") from error
+    if lost := _with_nan(tensors):
+        raise UserError(f"{path.name}: {lost} holds NaN, expected numbers; train or fit it again")
+    return tensors, metadata
+
+
+def _with_nan(tensors: dict) -> str | None:
+    """Name of a tensor that holds NaN: its argmax would be class 0, and count as an answer."""
+    return next((k for k, v in tensors.items() if v.is_floating_point() and v.isnan().any()), None)
 
 
 def companion(checkpoint: Path, kind: str) -> Path:
