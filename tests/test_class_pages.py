@@ -1,4 +1,4 @@
-"""The toy's arithmetic by hand, and the two notebooks beside the walkthrough from end to end."""
+"""The toy's arithmetic by hand, and the notebooks to play with, from end to end."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ import torch
 from softprune import notebooks, toy
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("break-it", "toy")
+PAGES = ("break-it", "toy", "own-method")
 
 
 def test_a_toy_channel_by_hand():
@@ -53,7 +53,7 @@ def test_templates_are_stripped_and_short():
         assert named == list(notebooks.parameters(notebooks.template(stage)))
 
 
-def test_both_pages_execute_at_the_smoke_profile(tmp_path):
+def test_the_pages_execute_at_the_smoke_profile(tmp_path):
     shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
     (tmp_path / "data").mkdir()
     for name in ("catalog.yml", "paper.yml"):

@@ -8,6 +8,7 @@ missing, or a filter that fits two values, stops the build. Rendered sources go 
 """
 
 import argparse
+import ast
 import functools
 import hashlib
 import shutil
@@ -779,7 +780,7 @@ def render(source: Path, target: Path, edition: str = "student") -> None:
         "by_score": by_score, "effects": effects, "at_cost": at_cost,
         "mean_of": mean_of, "beside": beside, "between": between, "audited": audited,
         "inside_turn": inside_turn, "edition": edition, "assignments": editions.assignments,
-        "mistakes": editions.mistakes, "sliders": sliders,
+        "mistakes": editions.mistakes, "sliders": sliders, "purpose": purpose,
     }
     environment.globals |= findings.helpers()
     environment.globals |= comparisons.globals_for_pages()
@@ -817,6 +818,12 @@ def build(out: Path | None = None, edition: str = "student") -> Path:
     index = sphinx(source, root / "_config.yml", toc, work)
     stamp.write_text(made_from)
     return index
+
+
+def purpose(module: str) -> str:
+    """The first sentence of a module's docstring, without its end."""
+    source = (Path(__file__).parent / f"{module}.py").read_text()
+    return ast.get_docstring(ast.parse(source)).split("\n\n")[0].replace("\n", " ").split(". ")[0]
 
 
 def tree_hash(places: list[Path]) -> str:

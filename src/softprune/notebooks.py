@@ -23,7 +23,7 @@ from softprune.profiles import PROFILES, chosen_under
 STAGES = ("orthogonal-training", "channel-identification", "soft-pruning", "membership-inference")
 # pages beside it, with the number of their notebook: each needs a trained model, not the others
 BESIDE = {"head-to-head": 5, "gone-or-hidden": 6, "positive-control": 7, "known-mistakes": 8,
-          "break-it": 9, "toy": 10}
+          "break-it": 9, "toy": 10, "own-method": 11}
 EVERY = (*STAGES, *BESIDE)
 # pages with numbers of fitted gates
 FITTED = ("soft-pruning", "membership-inference", "gone-or-hidden", "head-to-head")
