@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: book test test-class student-book teacher-book bench results plan lock clean
+.PHONY: book test test-class student-kit student-book teacher-book bench results plan lock clean
 .DEFAULT_GOAL := book
 
 $(READY): requirements.lock pyproject.toml
@@ -27,6 +27,13 @@ student-book: $(READY)
 
 teacher-book: $(READY)
 	$(BIN)/python -m softprune.book --edition teacher
+
+# what students get to work in: this commit without solutions, hidden tests and mark schemes
+student-kit:
+	mkdir -p _build
+	git archive --format=zip --prefix=kit/ -o _build/student-kit.zip HEAD -- . ':(exclude)assignments/source' ':(exclude)tests' \
+		':(exclude)book/class/teachers-notes.md'
+	@echo _build/student-kit.zip
 
 # every seeded mistake, all five assignments through nbgrader, submissions that misbehave
 test-class: $(READY)

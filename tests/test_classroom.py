@@ -2,8 +2,10 @@
 
 import csv
 import os
+import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -102,11 +104,26 @@ def test_refusals_are_one_line(course, tmp_path, capsys):
 
 
 def test_marks_by_hand_are_checked(tmp_path):
-    for text, message in (("student,points\na,3\n", "line 2"), (
-            "student,assignment,cell,points\na,b,c,many\n", "a number")):
+    for text, message in (
+            ("student,points\na,3\n", "no column assignment and no cell: found student, points"),
+            ("student;assignment;cell;points\na;b;c;3\n", "separated by commas"),
+            ("student,assignment,cell,points\n,,,\na,b,c,many\n", "line 3: points 'many'"),
+            ("student,assignment,cell,points\na,b,c\n", "line 2: points None")):
         (tmp_path / "marks.csv").write_text(text)
         with pytest.raises(UserError, match=message):
             classroom.marks(tmp_path)
+    (tmp_path / "marks.csv").write_text("student,assignment,cell,points\na,b,c,3\n,,,\n")
+    assert [row["points"] for row in classroom.marks(tmp_path)] == [3.0]
+
+
+def test_a_mark_for_what_was_not_handed_in_is_refused():
+    words = SimpleNamespace(name="words", max_score=5)
+    book = SimpleNamespace(assignments=[
+        SimpleNamespace(name=n, notebooks=[SimpleNamespace(grade_cells=[words])]) for n in "AB"])
+    row = {"line": 2, "student": "ada", "assignment": "A", "cell": "words", "points": 3.0}
+    classroom.check_marks([row], book, [("ada", "A"), ("eve", "B")])
+    with pytest.raises(UserError, match="line 2: ada has not handed in B: expected one of A"):
+        classroom.check_marks([row | {"assignment": "B"}], book, [("ada", "A"), ("eve", "B")])
 
 
 def test_a_slip_in_the_marks_costs_no_student_anything(course):
@@ -114,7 +131,7 @@ def test_a_slip_in_the_marks_costs_no_student_anything(course):
     before = (folder / "grades.csv").read_bytes()
     row = f"right,{NAME},words,4\n"
     try:
-        for text, message in ((row.replace("words", "word"), "line 3: graded cell"),
+        for text, message in ((row.replace("words", "word"), "line 3: unknown graded cell"),
                               (row.replace(",4", ",nan"), "expected 0 to"),
                               (row.replace(",4", ",1000"), "expected 0 to"),
                               (row.replace("right", "Right"), "student 'Right'"),
@@ -131,6 +148,11 @@ def test_a_slip_in_the_marks_costs_no_student_anything(course):
     with pytest.raises(UserError, match="right/the-audi is no assignment's folder"):
         classroom.grade(folder)
     (folder / "submitted" / "right" / "the-audi").rmdir()
+    loose = folder / "submitted" / "right" / f"{NAME}.ipynb"
+    loose.touch()
+    with pytest.raises(UserError, match=f"right/{NAME}.ipynb is no assignment's folder"):
+        classroom.grade(folder)
+    loose.unlink()
 
 
 def test_a_submission_is_made_whole():
@@ -195,19 +217,35 @@ def test_mischief_costs_its_author_marks_and_never_the_run(tmp_path):
     hand_in(tmp_path, "deletes-all", new_notebook())
     hand_in(tmp_path, "good", full)
     (tmp_path / "submitted" / "nothing" / NAME).mkdir(parents=True)
+    hand_in(tmp_path, "twice", full)
+    shutil.copy(tmp_path / f"submitted/twice/{NAME}/{NAME}.ipynb",
+                tmp_path / f"submitted/twice/{NAME}/again.ipynb")
+    (tmp_path / "marks.csv").write_text(
+        f"student,assignment,cell,points\ncrashes,{NAME},words,5\n")
     bounds = classroom.Limits(cell=20, submission=150, jobs=2)
     rows = {r["student"]: r for r in table(classroom.grade(tmp_path, bounds=bounds))}
     points = {s: float(r["points"]) for s, r in rows.items()}
-    assert points["good"] == 13 and len(rows) == len(MISCHIEF) + 5
-    assert points["crashes"] == 0 and "ended its own kernel" in rows["crashes"]["state"]
+    assert points["good"] == 13 and len(rows) == len(MISCHIEF) + 6
+    assert rows["crashes"]["by_hand"] == "5", "marks by hand count where the tests could not run"
+    assert (tmp_path / f"autograded/crashes/{NAME}/{NAME}.ipynb").exists()
+    assert points["crashes"] == 5 and "ended its own kernel" in rows["crashes"]["state"]
     assert points["deletes-all"] == points["nothing"] == 0
     assert points["edits-tests"] == points["deletes-tests"] == 12, "the course's tests count"
-    assert rows["nothing"]["state"] == f"0 notebooks handed in: expected {NAME}.ipynb"
+    assert rows["nothing"]["state"] == f"0 notebooks handed in: expected one, {NAME}.ipynb"
+    assert rows["nothing"]["to_mark"] == "0" and rows["good"]["to_mark"] == "1"
+    assert rows["twice"]["state"] == "graded; not read: again.ipynb"
+    page = (tmp_path / f"feedback/nothing/{NAME}/{NAME}.html").read_text()
+    assert "not zipped" in page and "Restart" not in page
+    page = (tmp_path / f"feedback/loops/{NAME}/{NAME}.html").read_text()
+    assert "stopped: this cell ran for more than 20 s" in page
     for student in ("prints", "prints-lines", "shows", "writes", "hogs"):
         assert points[student] >= 10, (student, rows[student])
     for student in rows:
         page = tmp_path / "feedback" / student / NAME / f"{NAME}.html"
         assert 100 < page.stat().st_size < 5e6, student
+    kept = {s: r["state"] for s, r in rows.items()}
+    again = table(classroom.write_grades(tmp_path, {}))
+    assert {r["student"]: r["state"] for r in again} == kept, "what was said before stays"
     largest = max(p.stat().st_size for p in tmp_path.rglob("*") if p.is_file())
     assert largest <= limits.WRITTEN
 

@@ -148,9 +148,12 @@ def submissions(course: Path, wanted: list[str] | None = None) -> list[tuple[str
     found = sorted((p.parent.name, p.name) for p in (course / "submitted").glob("*/*")
                    if p.is_dir() and not p.name.startswith(".")
                    and not p.parent.name.startswith("."))
-    if odd := [f"{s}/{a}" for s, a in found if a not in known]:
+    odd = [f"{s}/{a}" for s, a in found if a not in known]
+    odd += [f"{p.parent.name}/{p.name}" for p in sorted((course / "submitted").glob("*/*.ipynb"))]
+    if odd:
         raise UserError(f"{course / 'submitted'}: {', '.join(odd[:5])} is no assignment's folder: "
-                        f"expected STUDENT/ASSIGNMENT, with one of {', '.join(known)}")
+                        f"expected STUDENT/ASSIGNMENT/ASSIGNMENT.ipynb, with one of "
+                        f"{', '.join(known)}")
     return [(s, a) for s, a in found if a in (wanted or known)]
 
 
@@ -173,7 +176,7 @@ def grade(course: Path, wanted: list[str] | None = None, bounds: Limits | None =
         raise UserError(f"{course / 'submitted'} holds no STUDENT/ASSIGNMENT folder to grade")
     rows = marks(course)
     with api(course).gradebook as book:  # here, since two graders of one student would collide
-        check_marks(rows, book, {s for s, _ in submissions(course)})
+        check_marks(rows, book, submissions(course))
         for student in sorted({s for s, _ in work}):
             book.update_or_create_student(student)
     states: dict[tuple[str, str], str] = {}
@@ -211,31 +214,50 @@ def grade_one(course: Path, student: str, name: str, bounds: Limits) -> tuple[st
         from softprune import grading
 
         grading.fail(course, student, name, state or "the grader ended without a word")
+    elif others := handed_in(course, student, name)[1]:
+        state += f"; not read: {', '.join(others)}"
     return state, time.perf_counter() - began
 
 
-def check_marks(rows: list[dict], book, students: set[str]) -> None:
+def handed_in(course: Path, student: str, name: str) -> tuple[Path | None, list[str]]:
+    """The notebook to grade, None where that is not clear, and names of those that are not read."""
+    found = sorted((course / "submitted" / student / name).glob("*.ipynb"))
+    right = [p for p in found if p.name == f"{name}.ipynb"] or (found if len(found) == 1 else [])
+    taken = right[0] if right else None
+    return taken, [p.name for p in found if p != taken]
+
+
+def check_marks(rows: list[dict], book, work: list[tuple[str, str]]) -> None:
     """Whether every row of `marks` has its place in the gradebook.
 
+    Args:
+        work: (student, assignment) of every submission.
+
     Raises:
-        UserError: a student without a submission, an assignment or graded cell that there is none
+        UserError: a student or assignment without a submission, a graded cell that there is none
             of, or points beyond those of the cell.
     """
     cells = {a.name: {c.name: c.max_score for n in a.notebooks for c in n.grade_cells}
              for a in book.assignments}
-    for number, row in enumerate(rows, 2):
-        line = f"marks.csv, line {number}"
-        choose(f"{line}: student", row["student"], sorted(students))
-        choose(f"{line}: assignment", row["assignment"], sorted(cells))
-        own = cells[row["assignment"]]
-        choose(f"{line}: graded cell of {row['assignment']}", row["cell"], list(own))
+    for row in rows:
+        line, student, name = f"marks.csv, line {row['line']}", row["student"], row["assignment"]
+        for what, value, known in (("student", student, sorted({s for s, _ in work})),
+                                   ("assignment", name, sorted(cells)),
+                                   (f"graded cell of {name}", row["cell"], cells.get(name, ()))):
+            if value not in known:
+                raise UserError(f"{line}: unknown {what} {value!r}: expected one of "
+                                f"{', '.join(known)}")
+        if (student, name) not in work:
+            raise UserError(f"{line}: {student} has not handed in {name}: expected one of "
+                            f"{', '.join(a for s, a in work if s == student)}")
+        own = cells[name]
         if not 0 <= row["points"] <= own[row["cell"]]:
             raise UserError(f"{line}: {row['points']:g} points for {row['cell']}: expected 0 to "
                             f"{own[row['cell']]:g}")
 
 
 def marks(course: Path) -> list[dict]:
-    """Rows of `marks.csv`, points as floats; [] if there is none.
+    """Rows of `marks.csv`, points as floats, each with its line; [] if there is none.
 
     Raises:
         UserError: another encoding, a column is missing, or a row has no number.
@@ -245,17 +267,22 @@ def marks(course: Path) -> list[dict]:
         return []
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
+            reader = csv.DictReader(file)
+            rows = [row | {"line": reader.line_num} for row in reader
+                    if any(str(v or "").strip() for v in row.values())]
     except UnicodeDecodeError as error:
         raise UserError(f"{path.name} is not in UTF-8: save it so (in a spreadsheet: CSV UTF-8)"
                         ) from error
-    for number, row in enumerate(rows, 2):
+    found = list(reader.fieldnames or ())
+    if lost := [c for c in ("student", "assignment", "cell", "points") if c not in found]:
+        raise UserError(f"marks.csv has no column {' and no '.join(lost)}: found "
+                        f"{', '.join(found)} (columns are separated by commas)")
+    for row in rows:
         try:
             row["points"] = float(row["points"])
-            row["at"] = row["student"], row["assignment"], row["cell"]
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"marks.csv, line {number}: expected student, assignment, cell and "
-                            "points (a number)") from error
+        except (TypeError, ValueError) as error:
+            raise UserError(f"marks.csv, line {row['line']}: points {row['points']!r}: expected a "
+                            "number") from error
     return rows
 
 
@@ -274,18 +301,23 @@ def write_grades(course: Path, states: dict[tuple[str, str], str]) -> Path:
                      "by": "tests" if g.cell.cell_type == "code" else "hand",
                      "to_mark": g.auto_score is None and g.manual_score is None}
                     for notebook in submission.notebooks for g in notebook.grades]
+    path, before = course / "grades.csv", {}
+    if path.exists():
+        with path.open(newline="", encoding="utf-8") as file:
+            before = {(r["student"], r["assignment"]): r["state"] for r in csv.DictReader(file)}
     totals: dict[tuple[str, str], dict] = {}
     for t in tasks:
         at = t["student"], t["assignment"]
         row = totals.setdefault(at, dict.fromkeys(GRADES, 0.0) | {
-            "student": at[0], "assignment": at[1], "to_mark": 0, "state": "graded before"})
+            "student": at[0], "assignment": at[1], "to_mark": 0,
+            "state": before.get(at, "graded before")})
         row["points"] += t["points"]
         row["of"] += t["of"]
         row[f"by_{t['by']}"] += t["points"]
         row["to_mark"] += t["to_mark"]
         row["state"] = states.get(at, row["state"])
     write_csv(course / "tasks.csv", sorted(tasks, key=lambda t: (t["student"], t["assignment"])))
-    return write_csv(course / "grades.csv", [totals[at] for at in sorted(totals)])
+    return write_csv(path, [totals[at] for at in sorted(totals)])
 
 
 def write_csv(path: Path, rows: list[dict]) -> Path:

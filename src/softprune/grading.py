@@ -20,6 +20,8 @@ from nbgrader.preprocessors import ClearHiddenTests, Execute, NbGraderPreprocess
 from softprune import classroom, limits
 from softprune.errors import UserError
 
+STOPPED = ("KeyboardInterrupt", "CellTimeoutError")  # what a cell's time limit raises
+
 
 class LimitedExecute(Execute):
     """nbgrader's execution with a limited kernel, and a notebook that never holds much output."""
@@ -53,13 +55,18 @@ class LimitedExecute(Execute):
 
 
 class CleanFeedback(NbGraderPreprocessor):
-    """Feedback without hidden tests: a failed test says its sentence, not the code around it."""
+    """Feedback without hidden tests: a failed test says its sentence, not the code around it, and
+    a cell that was stopped says so."""
 
     def preprocess_cell(self, cell, resources, cell_index):
+        for output in cell.get("outputs", ()):
+            if output.output_type == "error" and output.ename in STOPPED:
+                output.evalue = f"stopped: this cell ran for more than {LimitedExecute.seconds} s"
+                output.traceback = [output.evalue]
         if cell.cell_type == "code" and cell.metadata.get("nbgrader", {}).get("grade"):
             ClearHiddenTests().preprocess_cell(cell, resources, cell_index)
             for output in cell.outputs:
-                if output.output_type == "error":
+                if output.output_type == "error" and output.ename not in STOPPED:
                     output.traceback = [f"{output.ename}: {output.evalue}"]
         return cell, resources
 
@@ -75,18 +82,16 @@ def stage(course: Path, student: str, name: str, folder: Path) -> None:
     """
     import nbformat
 
-    handed_in = course / "submitted" / student / name
-    found = sorted(handed_in.glob("*.ipynb"))
-    right = [p for p in found if p.name == f"{name}.ipynb"]
-    if not right and len(found) != 1:
-        raise UserError(f"{len(found)} notebooks handed in: expected {name}.ipynb")
+    taken, others = classroom.handed_in(course, student, name)
+    if not taken:
+        raise UserError(f"{len(others)} notebooks handed in: expected one, {name}.ipynb")
     place = folder / student / name
     place.mkdir(parents=True)
-    for file in handed_in.iterdir():
-        if file.is_file() and file not in found and file.stat().st_size < limits.WRITTEN:
+    for file in (course / "submitted" / student / name).iterdir():
+        if file.is_file() and file.suffix != ".ipynb" and file.stat().st_size < limits.WRITTEN:
             shutil.copy(file, place)
     try:
-        notebook = nbformat.read((right or found)[0], 4)
+        notebook = nbformat.read(taken, 4)
     except Exception as error:  # whatever a file of another kind brings up
         raise UserError("the notebook cannot be read: is it complete?") from error
     released = nbformat.read(course / "release" / name / f"{name}.ipynb", 4)
@@ -179,23 +184,35 @@ def grade(course: Path, student: str, name: str, seconds: int) -> None:
 
 
 def fail(course: Path, student: str, name: str, reason: str) -> None:
-    """No marks from tests for a submission that could not be graded, and a page that says why."""
+    """No marks from tests for a submission that could not be graded, and a page that says why.
+
+    Marks by hand count, and the notebook lies in `autograded` to be read, if there is one.
+    """
+    course = Path(course)
+    taken, _ = classroom.handed_in(course, student, name)
     with warnings.catch_warnings(), gradebook(course) as book:
         warnings.simplefilter("ignore")  # nbgrader's own use of its database
         book.update_or_create_student(student)
         submission = book.update_or_create_submission(name, student)
         for notebook in submission.notebooks:
             for g in notebook.grades:
-                if g.cell.cell_type == "code":
+                if g.cell.cell_type == "code" or not taken:
                     g.auto_score, g.needs_manual_grade = 0.0, False
         book.db.commit()
-    place = Path(course) / "feedback" / student / name
+    if taken:
+        read = course / "autograded" / student / name
+        read.mkdir(parents=True, exist_ok=True)
+        shutil.copy(taken, read / f"{name}.ipynb")
+    enter_marks(course, student, name)
+    advice = ("Restart the kernel, run all cells from the top, and see where it stops." if taken
+              else f"Hand in one file, {name}.ipynb, not zipped.")
+    place = course / "feedback" / student / name
     place.mkdir(parents=True, exist_ok=True)
     said = html.escape(re.sub(r"\x1b\[[0-9;]*m", "", reason))
     (place / f"{name}.html").write_text(
         f'<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>{name}</title>'
         f"<h1>{name}</h1><p>This notebook could not be graded by its tests: {said}.</p>"
-        "<p>Restart the kernel, run all cells from the top, and see where it stops.</p></html>\n")
+        f"<p>{advice}</p></html>\n")
 
 
 def main(words: list[str]) -> int:
