@@ -24,6 +24,7 @@ from torch import nn
 from softprune import (
     artifacts,
     channels,
+    edits,
     guarding,
     prototypes,
     pruning,
@@ -74,25 +75,14 @@ def guarded(target: Target, cls: int, profile: str) -> pruning.Gates:
 EDITS = {e.__name__: e for e in (prototype, searched, guarded)}
 
 
-@dataclass(frozen=True)
-class Edited:
-    """A set of shadow models, each after an edit: the rest is the set's."""
-
-    whole: shadows.Shadows
-    edit: str
-    cls: int
-
-    def __getattr__(self, name):
-        return getattr(self.whole, name)
-
-    def model(self, k: int, without: int | None = None) -> nn.Module:
-        """Model k, edited."""
-        model, seen = self.whole.model(k, without), self.whole.seen(k, without)
-        own = shadows.part(self.whole.images, self.whole.pixels[seen], self.whole.labels[seen])
+def edited(whole: shadows.Shadows, edit: str, cls: int) -> edits.EditedShadows:
+    """A set of shadow models, each after one of `EDITS`."""
+    def folded(model: nn.Module, own: shadows.Part) -> nn.Module:
         target = Target(model, own, channels.class_channel_table(model, own))
-        gates = EDITS[self.edit](target, self.cls, self.whole.config.profile)
-        pruning.fold(model, gates)
+        pruning.fold(model, EDITS[edit](target, cls, whole.config.profile))
         return model
+
+    return edits.EditedShadows(whole, folded)
 
 
 def image_error(told: targets.Answers, key: str, attack: str, against: str,
@@ -125,7 +115,7 @@ def rows_of(found: shadows.Shadows, cls: int, fraction, log=print) -> list[dict]
     known = targets.ask(found, cls, KNOWN, **PLAIN, fraction=fraction)
     answers = {m: (known, m) for m in known.pool}
     for edit in EDITS:
-        answers[edit] = targets.ask(Edited(found, edit, cls), cls, ("original",)), "original"
+        answers[edit] = targets.ask(edited(found, edit, cls), cls, ("original",)), "original"
     rows, name = [], found.images.class_names[cls]
     for method, (told, key) in answers.items():
         own = told.held_labels == cls

@@ -129,7 +129,7 @@ def test_every_shadow_forgets_by_what_it_has_seen_itself(small, monkeypatch):
     model = small.model(2)
     target = lira.Target(model, own, channels.class_channel_table(model, own))
     pruning.fold(model, lira.prototype(target, 3, "smoke"))
-    edited = lira.Edited(small, "prototype", 3).model(2)
+    edited = lira.edited(small, "prototype", 3).model(2)
     for name, value in model.state_dict().items():
         torch.testing.assert_close(edited.state_dict()[name], value)
     shipped = str(paths.shipped() / "digits" / "laptop" / "digits-cnn-w16-so-0.01-s0.safetensors")

@@ -272,23 +272,47 @@ def round_to_half(model) -> None:
 
 
 def source_hash(modules: list[str] | None = None) -> str:
-    """Hash of the syntax trees of `src/softprune` (or of some modules): comments do not count."""
+    """Hash of the syntax trees of `src/softprune` (or of some modules), of what decides a result:
+    comments and docstrings do not count, nor do refusals, since a run that ended passed them."""
     folder = Path(__file__).parent
     names = modules or sorted(p.stem for p in folder.glob("*.py"))
     digest = hashlib.sha256()
     for name in sorted(names):
         tree = ast.parse((folder / f"{name}.py").read_text())
-        digest.update(f"{name}\n{ast.dump(_without_docstrings(tree))}\n".encode())
+        digest.update(f"{name}\n{ast.dump(_deciding(tree))}\n".encode())
     return digest.hexdigest()[:16]
 
 
-def _without_docstrings(tree: ast.AST) -> ast.AST:
+def _deciding(tree: ast.AST) -> ast.AST:
+    """A syntax tree without its docstrings and refusals."""
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if (isinstance(body, list) and body and isinstance(body[0], ast.Expr)
                 and isinstance(body[0].value, ast.Constant)):
             node.body = body[1:]
+        for field in ("body", "orelse", "finalbody"):
+            if isinstance(part := getattr(node, field, None), list):
+                setattr(node, field, [s for s in part if not _refuses(s)])
+        if isinstance(node, ast.ImportFrom) and node.module == "softprune":
+            node.names = [a for a in node.names if a.name != "checks"]
     return tree
+
+
+def _refuses(statement: ast.stmt) -> bool:
+    """An `if` that only raises (its condition must look and change nothing), a call of `choose` or
+    of `checks` for its own sake, an import of what they raise."""
+    if isinstance(statement, ast.If):
+        names = any(isinstance(n, ast.NamedExpr) for n in ast.walk(statement.test))
+        return not statement.orelse and not names and all(
+            isinstance(s, ast.Raise) for s in statement.body)
+    if isinstance(statement, ast.ImportFrom):
+        return statement.module == "softprune.errors"
+    if not (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call)):
+        return False
+    called = statement.value.func
+    return (isinstance(called, ast.Name) and called.id == "choose") or (
+        isinstance(called, ast.Attribute) and isinstance(called.value, ast.Name)
+        and called.value.id == "checks")
 
 
 @functools.cache

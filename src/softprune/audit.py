@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from softprune import baselines, datasets, devices, evaluation, ladder, models, pruning
+from softprune import baselines, checks, datasets, devices, evaluation, ladder, models, pruning
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,12 @@ class Evidence:
 
 
 def gather(images: datasets.ImageSet, forget: int, train: int = 5000, test: int = 2000) -> Evidence:
-    """About `train` and `test` images; of the test images half are of the class, if there are."""
+    """About `train` and `test` images; of the test images half are of the class, if there are.
+
+    Args:
+        forget: the number of one class.
+    """
+    checks.one_class(forget, len(images.class_names))
     pixels, labels = images.split("train")
     few = ladder.pick(labels, train, 0)
     held, held_labels = images.split("test")
@@ -304,6 +309,7 @@ def fine_tune(model: nn.Module, evidence: Evidence, rate: float = 0.02, seed: in
 
 def refit(model: nn.Module, evidence: Evidence) -> nn.Module:
     """U5: a new classifier on the features, fitted on images of all classes."""
+    checks.network(model, "features", "fc")
     undone = copy.deepcopy(model).eval()
     with torch.no_grad():
         features = torch.cat([undone.features(b) for b in evidence.train.split(500)])
@@ -345,6 +351,7 @@ def noisy_recall(model: nn.Module, evidence: Evidence, scale: float = 0.2, draws
 def undo_all(model: nn.Module, evidence: Evidence,
              gates: pruning.Gates | None = None) -> dict[str, tuple[float, float]]:
     """Every attempt on one model: name -> (recall of the class, accuracy on the others)."""
+    checks.network(model)
     attempts: dict[str, Callable[[], nn.Module]] = {
         "as it is": lambda: model,
         "U1 divide": lambda: divide(model, gates or {}),

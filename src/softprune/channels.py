@@ -185,6 +185,8 @@ def score(
         weight = table.head[1]
         pull = weight[inside].mean(0) - weight[retained].mean(0)
         return (mean_f - mean_r) * pull
+    if name != "standardized":
+        raise AssertionError(f"score {name} has a name in SCORES and no branch")
     var_f = pooled(square, inside) - mean_f.square()
     var_r = pooled(square, retained) - mean_r.square()
     n_f, n_r = (n * inside).sum(), (n * retained).sum()
@@ -226,6 +228,8 @@ def score_reference(activations: Tensor, labels: Tensor, forget, name: str) -> T
     if name == "margin":
         rest = [activations[labels == c].mean(0) for c in labels.unique() if c not in forget]
         return a_f.mean(0) - torch.stack(rest).max(0).values
+    if name != "standardized":
+        raise AssertionError(f"score {name} has no reference")
     variance_f, variance_r = a_f.var(0, correction=0), a_r.var(0, correction=0)
     pooled = (len(a_f) * variance_f + len(a_r) * variance_r) / len(activations)
     return (a_f.mean(0) - a_r.mean(0)) / pooled.sqrt()

@@ -129,6 +129,17 @@ def build_parser() -> argparse.ArgumentParser:
     forget.add_argument("--sites", default="last", metavar="last|inner|late|all|NAME,...")
     forget.add_argument("--architecture", help="refuse a checkpoint of another architecture")
 
+    adopt = _command(commands, "adopt", _adopt, "make a checkpoint of weights trained elsewhere",
+                     "softprune adopt --weights resnet.pt --dataset cifar10 --architecture "
+                     "resnet18 --width 64 --out mine.safetensors")
+    adopt.add_argument("--weights", required=True, metavar="PATH",
+                       help="a state dictionary: .safetensors, or what torch.save wrote")
+    adopt.add_argument("--dataset", required=True, metavar="NAME")
+    adopt.add_argument("--architecture", required=True, metavar="NAME")
+    adopt.add_argument("--width", required=True, type=int, metavar="N",
+                       help="channels of the first stage")
+    adopt.add_argument("--out", required=True, metavar="PATH")
+
     results = _command(commands, "results", _results, "all run records as one tidy table",
                        "softprune results --csv > results.csv")
     results.add_argument("--csv", action="store_true", help="write the whole table to stdout")
@@ -551,12 +562,26 @@ def _why(arguments) -> None:
 # --- forget --------------------------------------------------------------------------------------
 
 
-def _forget(arguments) -> None:
-    from softprune import artifacts, channels, datasets, evaluation, models, pruning
+def _adopt(arguments) -> None:
+    from softprune import adoption, datasets, models
 
-    out = Path(arguments.out)
-    if out.resolve() == Path(arguments.checkpoint).resolve():
-        raise UserError(f"--out {out} is the checkpoint itself: expected another name")
+    choose("architecture", arguments.architecture, models.ARCHITECTURES)
+    weights, out = Path(arguments.weights).expanduser(), _new_checkpoint(arguments.out, "adopted")
+    if out.resolve() == weights.resolve():
+        raise UserError(f"--out {out} is the file of the weights: expected another name")
+    found = adoption.adopt(adoption.read_weights(weights), datasets.load(arguments.dataset), out,
+                           arguments.architecture, arguments.width)
+    print(f"test accuracy {100 * found:.2f} %")
+    print(out)
+
+
+def _new_checkpoint(name: str, mark: str) -> Path:
+    """Where a checkpoint may be written: over nothing, or over one whose sidecar has `mark`.
+
+    Raises:
+        UserError: a folder, another ending, a companion's name, or files of something else.
+    """
+    out = Path(name)
     if out.is_dir():
         raise UserError(f"--out {out} is a folder: expected the name of a file in it")
     if out.suffix != ".safetensors":
@@ -564,7 +589,16 @@ def _forget(arguments) -> None:
     if "." in out.stem and out.stem.rsplit(".", 1)[1].split("-")[0] in ("table", "logits", "gates"):
         raise UserError(f"--out {out.name} is the name of a checkpoint's companion file: expected "
                         "a name without .table, .logits or .gates before .safetensors")
-    _refuse_other_files(out)
+    _refuse_other_files(out, mark)
+    return out
+
+
+def _forget(arguments) -> None:
+    from softprune import artifacts, channels, datasets, evaluation, models, pruning
+
+    if Path(arguments.out).resolve() == Path(arguments.checkpoint).resolve():
+        raise UserError(f"--out {arguments.out} is the checkpoint itself: expected another name")
+    out = _new_checkpoint(arguments.out, "forgotten")
     ledger = evaluation.TimeLedger()
     checkpoint = Path(arguments.checkpoint)
     model, sidecar = artifacts.load_checkpoint(checkpoint, architecture=arguments.architecture)
@@ -613,19 +647,19 @@ def _forget(arguments) -> None:
     print(out)
 
 
-def _refuse_other_files(out: Path) -> None:
+def _refuse_other_files(out: Path, mark: str) -> None:
     """Do not overwrite what another command, or a person, made."""
     from softprune import artifacts
 
     sidecar = artifacts.companion(out, "sidecar")
     there = [p for p in (out, sidecar, artifacts.companion(out, "table")) if p.exists()]
     try:
-        own = bool(there) and "forgotten" in json.loads(sidecar.read_text())
+        own = bool(there) and mark in json.loads(sidecar.read_text())
     except (OSError, ValueError):
         own = False
     if there and not own:
-        raise UserError(f"--out {out}: {there[0]} is there, and `softprune forget` did not make "
-                        "it: expected another name")
+        raise UserError(f"--out {out}: {there[0]} is there, and this command did not make it: "
+                        "expected another name")
 
 
 def _other_names(sidecar: dict) -> dict[str, list[str]]:

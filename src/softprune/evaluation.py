@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from softprune import artifacts, datasets
+from softprune import artifacts, checks, datasets
 
 
 def batches(images: Tensor, mean, std, device, size: int = 500) -> Iterator[tuple[Tensor, slice]]:
@@ -25,7 +25,15 @@ def batches(images: Tensor, mean, std, device, size: int = 500) -> Iterator[tupl
 
 @torch.inference_mode()
 def predict(model: nn.Module, images: Tensor, mean, std) -> tuple[Tensor, Tensor]:
-    """Pooled features (N, J) and logits (N, C) in evaluation mode, float32, on the CPU."""
+    """Pooled features (N, J) and logits (N, C) in evaluation mode, float32, on the CPU.
+
+    Args:
+        images: uint8 (N, C, H, W), normalised here by `mean` and `std`, a number a colour.
+
+    Raises:
+        UserError: images that are floats, or normalised already.
+    """
+    checks.pixels(images)
     device = next(model.parameters()).device
     model.eval()
     features, logits = [], []

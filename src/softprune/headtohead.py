@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from softprune import (
     artifacts,
     channels,
+    checks,
     datasets,
     evaluation,
     guarding,
@@ -220,6 +221,7 @@ class Contest:
         Where only what reads the features changed they come from the original's.
         """
         if (after := readout(self.bench.model, model)) is not None:
+            checks.same_answers(model, after(self.bench.outputs("test")[0][:16]), self.images)
             features = after(self.bench.outputs("test")[0] if cls is None else self._seen(cls))
             with torch.inference_mode():
                 return features, read(model, features)
@@ -294,6 +296,9 @@ class Contest:
 def readout(original: nn.Module, model: nn.Module) -> Callable[[Tensor], Tensor] | None:
     """How `model`'s features come from the original's, if all before them is the same; or None."""
     before, now = original.state_dict(), dict(model.state_dict())
+    if not before.keys() <= now.keys():
+        raise UserError(f"the network has no {sorted(before.keys() - now.keys())[0]}: expected "
+                        "the original's layers, edited")
     extra = [k for k in now if k not in before]
     if any(not k.endswith(".matrix") for k in extra):
         return None
@@ -313,9 +318,11 @@ def run(contest: Contest, classes: Iterable[int], methods, reference: Callable[[
     """All methods on all classes: first everything is timed, then everything is judged.
 
     Args:
-        reference: class -> the model retrained without it, or None.
-        repeats: method -> how often it is timed.
+        reference: a function, class -> the model retrained without it, or None.
+        repeats: a function, method -> how often it is timed.
     """
+    checks.several("methods", methods)
+    checks.several("classes", classes)
     made: dict[tuple[str, int], Outcome] = {}
     for cls in classes:
         name = contest.images.class_names[cls]

@@ -79,6 +79,8 @@ def lira(target: np.ndarray, phi: np.ndarray, member: np.ndarray, mode: str = "o
     Raises:
         UserError: too few shadows for an image.
     """
+    if member.dtype != bool:
+        raise UserError(f"member {member.dtype}: expected True and False")
     choose("mode", mode, MODES)
     choose("variance", variance, VARIANCES)
     tiny = 1e-6  # saturated outputs that are all the same

@@ -20,20 +20,28 @@ class Site:
 
     A gate folds either into the batch norm before the non-linearity (gamma and beta both), or
     into the input columns of every layer that reads the map.
+
+    Attributes:
+        name: what gates are named by. channels: J.
+        module: the module whose output is the map.
+        norm: the batch norm to scale, where the site folds backwards; else "".
+        readers: the layers whose input columns are scaled, where it folds forwards.
+        kernel: the last convolution before the map: its row j feeds channel j alone.
+        feeds: the batch norm after `kernel`, where the site folds forwards.
+        consumers: the layers whose input columns read the map; where a gate folds backwards they
+            stay as they are, and the columns of a closed channel meet zeros alone.
+        read: the module whose output the consumers read, and nobody else: there a linear map of
+            the channels folds into their columns; "" where a shortcut reads it, too.
     """
 
     name: str
     channels: int
     module: str
-    norm: str = ""  # the batch norm to scale, if the site folds backwards
-    readers: tuple[str, ...] = ()  # the layers to scale, if it folds forwards
-    kernel: str = ""  # the last convolution before the map: its row j feeds channel j alone
-    feeds: str = ""  # the batch norm after `kernel`, where the site folds forwards
-    # the layers whose input columns read the map; where a gate folds backwards they stay as they
-    # are, and the columns of a closed channel meet zeros alone
+    norm: str = ""
+    readers: tuple[str, ...] = ()
+    kernel: str = ""
+    feeds: str = ""
     consumers: tuple[str, ...] = ()
-    # the module whose output the consumers read, and nobody else: there a linear map of the
-    # channels folds into their columns; "" where a shortcut reads it, too
     read: str = ""
 
 

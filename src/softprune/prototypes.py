@@ -29,6 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from softprune import artifacts, channels, choosing, paths, profiles, pruning, requests
+from softprune.errors import UserError
 
 RUNG = "prototype"
 FILE = "prototypes.json"
@@ -110,6 +111,9 @@ def request(found: dict[str, Tensor], forget) -> pruning.Gates:
 def of_model(model: nn.Module, table: channels.ClassChannelTable, setting: PrototypeOptions
              ) -> dict[str, Tensor]:
     """`directions` at the sites of a model that the setting names."""
+    if not where(model, setting.sites):
+        raise UserError("no site inside this network carries directions: its sites need `read` "
+                        "and `consumers`")
     return directions(table, where(model, setting.sites), setting)
 
 

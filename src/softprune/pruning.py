@@ -20,7 +20,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from softprune import channels, models
+from softprune import channels, checks, models
 from softprune.errors import UserError, choose
 from softprune.models import Site
 
@@ -123,6 +123,7 @@ def make_gates(
     A request of several classes is the elementwise minimum of the single ones, so {a} then {b}
     gives the same gates as {a, b}.
     """
+    checks.classes(forget, len(table.counts))
     single = []
     for cls in forget:
         single.append({})
@@ -156,6 +157,7 @@ def gated(model: nn.Module, gates: Gates):
     """Explicit gates by hooks on the maps: the reference that folding is compared with."""
     at = {s.name: s.module for s in model.sites()} | {SHIFT + n: n for n in models.shifts(model)}
     at |= {DIRECTION + s.name: s.read for s in model.sites() if s.read}
+    checks.gates(gates)
     handles = []
     for name, g in sorted(gates.items(), key=lambda item: is_direction(item[0])):  # gates first
         choose("site", name, at)
@@ -207,10 +209,14 @@ def _targets(model: nn.Module, gates: Gates) -> list[tuple[Tensor, Tensor, str]]
     known, found = plan(model), []
     for name, g in sorted(gates.items(), key=lambda item: not is_direction(item[0])):
         choose("site", name, known)
+        if not isinstance(g, Tensor):
+            raise UserError(f"gates at {name}: {type(g).__name__}: expected a tensor")
         weight, shape = known[name][0]
         channels_here = weight.shape[shape.index(-1)]
         if g.shape[-1] != channels_here:
             raise UserError(f"{g.shape[-1]} gates at {name}: expected {channels_here}")
+        if not (is_direction(name) or is_shift(name) or g.min() >= 0):
+            raise UserError(f"gates at {name}: expected numbers of 0 or more")  # NaN is neither
         if g.device != weight.device or g.dtype != weight.dtype:
             g = g.to(weight)
         found += [(w, g if is_direction(name) else g.view(s), name) for w, s in known[name]]

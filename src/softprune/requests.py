@@ -14,6 +14,7 @@ from softprune import (
     artifacts,
     baselines,
     channels,
+    checks,
     datasets,
     devices,
     evaluation,
@@ -44,6 +45,8 @@ class Bench:
     """
 
     def __init__(self, checkpoint: Path, images: datasets.ImageSet, device=None):
+        if not isinstance(checkpoint, Path):
+            raise UserError(f"checkpoint {checkpoint!r}: expected a pathlib.Path")
         self.model, self.sidecar = artifacts.load_checkpoint(checkpoint)
         self.device = torch.device(device) if device else devices.pick_device()
         self.model.to(self.device)
@@ -52,6 +55,7 @@ class Bench:
             raise UserError(
                 f"{checkpoint.name} was trained on other data than the {images.name} that is here"
             )
+        checks.same_images(self.sidecar, images)
         self.table = channels.load_table(
             artifacts.check_companion(checkpoint, "table", self.sidecar), self.model)
         self.images, self.checkpoint = images, checkpoint
@@ -103,6 +107,9 @@ class Bench:
         Args:
             options: of `gates`; `fraction` may be what `fractions` returns.
         """
+        if method in ladder.RUNGS and method not in self.stored:
+            raise UserError(f"no edits of {method} are here: call prepare({method!r}, classes) of "
+                            "the bench first")
         if method in ladder.RUNGS:
             return ladder.request(self.stored.get(method, {}), forget)
         if method == TOGETHER:
@@ -237,6 +244,7 @@ def in_turn(bench: Bench, logits_of, split: str = "test", classes=None) -> dict[
         Lists over classes: `classes`, and in [0, 1] `retained`, `forgotten`, `before` (retained
         accuracy of the original).
     """
+    checks.several("classes", classes)
     _, base, labels = bench.outputs(split)
     right = base.argmax(1) == labels
     turn = {"classes": [], "retained": [], "forgotten": [], "before": []}
@@ -294,6 +302,7 @@ def calibrate(bench: Bench, fractions=FRACTIONS, classes=None,
     Rule: the largest mean over classes in turn (all where none are named) of (retained -
     forgotten accuracy); of equals the smallest fraction. One fraction serves every class.
     """
+    checks.several("classes", classes)
     points = [judged(bench, split="validation", classes=classes, fraction=f, **options)
               for f in fractions]
     best = max(points, key=lambda p: p["retained-mean"] - p["forgotten-mean"])

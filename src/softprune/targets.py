@@ -11,6 +11,7 @@ from torch import Tensor
 
 from softprune import (
     channels,
+    checks,
     evaluation,
     intervals,
     ladder,
@@ -51,6 +52,8 @@ def ask(shadows: Shadows, forget: int, methods, *, retained: int = 1000, held: i
         options: of `pruning.make_gates` for the plain methods; `fraction` may be what
             `requests.fractions` returns.
     """
+    checks.several("methods", methods)
+    checks.one_class(forget, len(shadows.images.class_names))
     asked = torch.cat([(shadows.labels == forget).nonzero().squeeze(1),
                        _some(shadows.labels != forget, retained)])
     test_pixels, test_labels = shadows.images.split("test")

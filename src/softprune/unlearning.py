@@ -50,6 +50,8 @@ def method(name: str, options: type = NoOptions, *, needs: tuple[str, ...] = (),
     """Decorator: enter a function into the registry."""
 
     def enter(run):
+        if name in METHODS and METHODS[name].run.__module__ != run.__module__:
+            raise UserError(f"there is a method {name!r} already: give yours another name")
         METHODS[name] = Method(name=name, run=run, options=options, needs=needs, cite=cite)
         return run
 
@@ -161,6 +163,8 @@ def unlearn(
     ledger = Ledger()
     own = copy.deepcopy(model).requires_grad_(True)
     own = METHODS[name].run(own, forget, access, settings, ledger)
+    if not isinstance(own, nn.Module):
+        raise UserError(f"{name} returned {type(own).__name__}: expected the edited network")
     return own.eval().requires_grad_(False), ledger
 
 
