@@ -18,7 +18,18 @@ from pathlib import Path
 
 import yaml
 
-from softprune import artifacts, catalog, editions, inturn, notebooks, paths, requests, stages
+from softprune import (
+    artifacts,
+    catalog,
+    checks,
+    editions,
+    inturn,
+    models,
+    notebooks,
+    paths,
+    requests,
+    stages,
+)
 from softprune.errors import UserError, choose
 
 
@@ -781,6 +792,7 @@ def render(source: Path, target: Path, edition: str = "student") -> None:
         "mean_of": mean_of, "beside": beside, "between": between, "audited": audited,
         "inside_turn": inside_turn, "edition": edition, "assignments": editions.assignments,
         "mistakes": editions.mistakes, "sliders": sliders, "purpose": purpose,
+        "architectures": sorted(models.ARCHITECTURES.items()), "protocol": checks.PROTOCOL,
     }
     environment.globals |= findings.helpers()
     environment.globals |= comparisons.globals_for_pages()

@@ -326,4 +326,7 @@ def choose_sites(model: nn.Module, which: str) -> list[Site]:
     for name in which.split(","):
         choose("site", name, named)
     chosen = {s.name for name in which.split(",") for s in named[name]}
+    if not chosen:
+        raise UserError(f"sites={which}: this network has none there; expected one of its sites, "
+                        f"{', '.join(s.name for s in sites)}")
     return [s for s in sites if s.name in chosen]
