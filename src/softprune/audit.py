@@ -1,8 +1,9 @@
 """Is the class gone or only hidden (T4)? Probes, relearning, and attempts to undo an edit.
 
-Every row is a network as `checks.PROTOCOL` asks for: what an attacker who holds the file can do with it. Nothing here
-knows how a model was edited, except `divide`, which is told the gates. Read every value beside the
-retrained model's: a network that never saw the class recognises much of it, too.
+Every row is a network as `checks.PROTOCOL` asks for: what an attacker who holds the file can do
+with it. Nothing here knows how a model was edited, except `divide`, which is told the gates. Read
+every value beside the retrained model's: a network that never saw the class recognises much of it,
+too.
 """
 
 import copy
