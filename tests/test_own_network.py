@@ -47,6 +47,18 @@ def test_an_adopted_network_forgets(weights, tmp_path, capsys):
                  "--out", str(tmp_path / "gone.safetensors")]) == 0
     said = capsys.readouterr().out
     assert re.search(r"forgotten test accuracy 100\.00 % -> +0\.00 %", said)
+    gone = ["forget", "--checkpoint", str(out), "--classes", "three", "--rung", "calibrated",
+            "--out", str(tmp_path / "gone.safetensors")]
+    assert main(gone) == 2
+    assert f"softprune fit --rung calibrated --checkpoint {out}`" in capsys.readouterr().err
+    fit = ["fit", "--rung", "calibrated", "--classes", "three"]
+    for more, message in (([], "either --dataset"), (
+            ["--checkpoint", str(out), "--dataset", "digits"], "either --dataset"), (
+            ["--checkpoint", str(out), "-p", "width=4"], "-p belongs to --dataset"), (
+            ["--checkpoint", str(tmp_path / "no.safetensors")], "does not exist")):
+        assert main([*fit, *more]) == 2
+        assert message in capsys.readouterr().err
+    assert main([*fit, "--checkpoint", str(out)]) == 0 and main(gone) == 0
     assert main([*WORDS, "--weights", str(tmp_path / "w.pt"), "--out", str(out)]) == 0  # again
 
 

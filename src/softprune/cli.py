@@ -84,13 +84,15 @@ def build_parser() -> argparse.ArgumentParser:
     tune.add_argument("--steps", type=int, metavar="N",
                       help="of a trained method (default: as before, or 0, its own)")
     for parser_ in (train, fit, sweep, in_turn, shadow, tune):
-        parser_.add_argument("--dataset", required=True, metavar="NAME")
+        parser_.add_argument("--dataset", required=parser_ is not fit, metavar="NAME")
         parser_.add_argument("--profile", default="laptop", metavar="|".join(PROFILES))
         parser_.add_argument("--threads", type=int, metavar="N",
                              help="CPU threads (the same bits need the same number)")
         _parameters(parser_)
     train.add_argument("--without", metavar="CLASS,...",
                        help="leave classes out: a retrained reference")
+    fit.add_argument("--checkpoint", metavar="PATH",
+                     help="of this file, instead of what --dataset, --profile and -p trained")
     fit.add_argument("--rung", default="best",
                      metavar="calibrated|best|searched|guarded|deep|prototype")
     fit.add_argument("--classes", metavar="CLASS,...", help="default: all")
@@ -344,6 +346,36 @@ def _bench(config):
     return requests.Bench(path, images)
 
 
+def _bench_to_fit(arguments):
+    """The classifier of a file, or of `--dataset`, `--profile` and `-p`."""
+    if bool(arguments.checkpoint) == bool(arguments.dataset):
+        raise UserError("fit: expected either --dataset NAME, with --profile and -p, or "
+                        "--checkpoint PATH")
+    if not arguments.checkpoint:
+        return _bench(_configuration(arguments, ("--classes", arguments.classes), alone=True))
+    if arguments.parameters:
+        raise UserError("-p belongs to --dataset: a checkpoint says itself what it is")
+    from softprune import artifacts, requests
+
+    path = Path(arguments.checkpoint).expanduser()
+    return requests.Bench(path, _trained_on(path, artifacts.load_checkpoint(path)[1]))
+
+
+def _trained_on(checkpoint: Path, sidecar: dict):
+    """The images that a checkpoint was trained on.
+
+    Raises:
+        UserError: they are not here, or others are.
+    """
+    from softprune import datasets
+
+    images = datasets.load(sidecar["config"]["dataset"])
+    if images.data_hash != sidecar.get("data_hash"):
+        raise UserError(f"{checkpoint.name} was trained on other data than the {images.name} that "
+                        "is here: expected its training images, to fit edits")
+    return images
+
+
 def _fit(arguments) -> None:
     rung = arguments.rung
     choose("rung", rung, ("calibrated", "best", "searched", "guarded", "deep", "prototype"))
@@ -355,7 +387,7 @@ def _fit(arguments) -> None:
                         "guarded directions are chosen beside retrained networks, type "
                         "`python benchmarks/readers.py`")
     _check_every(arguments.every)
-    bench = _bench(_configuration(arguments, ("--classes", arguments.classes), alone=True))
+    bench = _bench_to_fit(arguments)
     if arguments.choose:
         own = _choose_setting if rung in ("calibrated", "best") else _choose_direction
         return own(bench, rung)
@@ -676,7 +708,7 @@ def _other_names(sidecar: dict) -> dict[str, list[str]]:
 def _rung_gates(rung: str, checkpoint: Path, model, sidecar: dict, table, classes, ledger):
     """Directions of prototypes from the table, gates that `softprune fit` stored, or of `together`,
     which is fitted now."""
-    from softprune import artifacts, datasets, ladder, prototypes, requests
+    from softprune import artifacts, ladder, prototypes, requests
 
     choose("rung", rung, ("plain", prototypes.RUNG, *ladder.RUNGS, "searched", "guarded", "deep",
                           requests.TOGETHER))
@@ -687,17 +719,13 @@ def _rung_gates(rung: str, checkpoint: Path, model, sidecar: dict, table, classe
         with ledger.part("select"):
             return prototypes.request(found, classes)
     if rung == requests.TOGETHER:
-        images = datasets.load(sidecar["config"]["dataset"])
-        bench = requests.Bench(checkpoint, images)
-        if images.data_hash != sidecar["data_hash"]:
-            raise UserError(f"{checkpoint.name} was trained on other data than the {images.name} "
-                            "that is here: expected its training images, to fit gates now")
+        bench = requests.Bench(checkpoint, _trained_on(checkpoint, sidecar))
         with ledger.part("fit"):
             return bench.together(classes)
     path = artifacts.companion(checkpoint, f"gates-{rung}")
     if not path.exists():
-        raise UserError(f"{path} is missing: type `softprune fit --rung {rung}` "
-                        "with the checkpoint's --dataset, --profile and -p")
+        raise UserError(f"{path} is missing: type `softprune fit --rung {rung} --checkpoint "
+                        f"{checkpoint}`")
     stored = ladder.load_gates(path)[0]
     if artifacts.load_tensors(path)[1].get("weights") != sidecar["sha256"]:
         raise UserError(f"{path.name} was fitted for other weights: type `softprune fit` again")
