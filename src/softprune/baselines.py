@@ -20,7 +20,7 @@ from softprune.unlearning import logits, method
 
 @method("head-mask")
 def head_mask(model, forget, access, options, ledger):
-    """The fake: b_f = -inf, so the class is never answered."""
+    """The fake: b_f = −∞, so the class is never answered."""
     with ledger.part("edit"), torch.no_grad():
         model.fc.bias[list(forget)] = -torch.inf
     return model
@@ -73,7 +73,7 @@ class Projection(nn.Module):
 
 @method("pour-p", cite="le2026pour")
 def pour_p(model, forget, access, options, ledger):
-    r"""h' = (I - w w^T / (w^T w)) h with w the class's row of W, placed after the pooling.
+    r"""h' = (I − w wᵀ / wᵀw) h with w the class's row of W, placed after the pooling.
 
     Several classes: what is left of h outside the span of their rows.
     """
@@ -123,9 +123,9 @@ class CseOptions:
 
 @method("cse", CseOptions, needs=("table",))
 def cse(model, forget, access, options, ledger):
-    r"""h' = M h + (I - M) mu at the last site, folded: W M, and b + W (I - M) mu.
+    r"""h' = M h + (I − M) μ at the last site, folded: W M, and b + W (I − M) μ.
 
-    mu: mean over the retained classes' training images, so their mean output stays as it was.
+    μ: mean over the retained classes' training images, so their mean output stays as it was.
     After Pramanik et al. (CVPR 2026), at one site and without training of their kind.
     """
     site = models.choose_sites(model, "last")[0]
@@ -222,7 +222,7 @@ def svd_projection(gram_f: Tensor, gram_r: Tensor, alpha_f: float, alpha_r: floa
 
 @method("svd", SvdOptions, needs=("forget", "retain"), cite="kodge2024deep")
 def svd(model, forget, access, options, ledger):
-    """W <- W P^T in every layer; Gram matrices and `eigh` stand for the SVD of activations."""
+    """W ← W Pᵀ in every layer; Gram matrices and `eigh` stand for the SVD of activations."""
     with ledger.part("select"):
         projections = {}
         spaces = []

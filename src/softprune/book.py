@@ -11,6 +11,7 @@ import argparse
 import ast
 import functools
 import hashlib
+import re
 import shutil
 import subprocess
 import sys
@@ -480,7 +481,7 @@ def judge_speed(dataset: str, method: str) -> dict | None:
         if own["prepare"]:
             with_fit = times * own["request"] / (own["request"] + own["prepare"])
             fitted.append(f"{about(with_fit)} times as fast as {other['method']}" if with_fit >= 1
-                          else f"{about(1 / with_fit)} times as long as {other['method']}")
+                          else f"{longer(about(1 / with_fit))} as {other['method']}")
     text = f"select and edit {1000 * own['request']:.2f} ms: " + ", ".join(said)
     verdict = "holds" if surely else "does not hold" if surely_not else "open"
     if method in ("searched", "calibrated", "best", "guarded"):
@@ -778,7 +779,8 @@ def render(source: Path, target: Path, edition: str = "student") -> None:
         block_end_string="%]", comment_start_string="[##", comment_end_string="##]",
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )
-    paper = yaml.safe_load((paths.root() / "data" / "paper.yml").read_text())
+    paper, site = (yaml.safe_load((paths.root() / name).read_text())
+                   for name in ("data/paper.yml", "_config.yml"))
     environment.filters["zip"] = zip
     environment.globals |= {
         "one": one, "rows": rows, "pct": pct, "about": about, "pages": pages, "summary": summary,
@@ -793,13 +795,15 @@ def render(source: Path, target: Path, edition: str = "student") -> None:
         "inside_turn": inside_turn, "edition": edition, "assignments": editions.assignments,
         "mistakes": editions.mistakes, "sliders": sliders, "purpose": purpose,
         "architectures": sorted(models.ARCHITECTURES.items()), "protocol": checks.PROTOCOL,
+        "repository": site["repository"]["url"],
     }
     environment.globals |= findings.helpers()
     environment.globals |= comparisons.globals_for_pages()
     environment.globals |= glance.helpers()
     for page in sorted(target.rglob("*.md")):
         try:
-            page.write_text(environment.from_string(page.read_text()).render())
+            page.write_text(without_negative_zero(
+                environment.from_string(page.read_text()).render()))
         except jinja2.TemplateError as error:
             raise UserError(f"{page.relative_to(target)}: {error}") from error
 
@@ -830,6 +834,26 @@ def build(out: Path | None = None, edition: str = "student") -> Path:
     index = sphinx(source, root / "_config.yml", toc, work)
     stamp.write_text(made_from)
     return index
+
+
+def without_negative_zero(text: str) -> str:
+    """A number that rounds to zero has no sign.
+
+    Example:
+        >>> without_negative_zero("-0.00 [-0.00, +0.02], -0.01, 10-0.0")
+        '0.00 [0.00, +0.02], -0.01, 10-0.0'
+    """
+    return re.sub(r"(?<![\w.])[-−](0\.0+)(?!\d)", r"\1", text)
+
+
+def longer(times: str) -> str:
+    """How much longer something takes, in words.
+
+    Example:
+        >>> longer("1"), longer("30")
+        ('about as long', '30 times as long')
+    """
+    return "about as long" if times == "1" else f"{times} times as long"
 
 
 def purpose(module: str) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 matplotlib.use("agg", force=False)
 import matplotlib.pyplot as plt
 import seaborn as sns
+from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
@@ -29,6 +30,8 @@ MARKERS = {"retrained": "*", "head-mask": "X", "soft": "o", "hard": "s", "random
            "original": "D", "calibrated": "v", "best": "P", "best-masked": "x",
            "best-channels": "p", "pour-p": "<", "together": "d",
            "guarded": "h", "deep": "8", "prototype": ">", "searched": (4, 1, 0)}
+# a penalty's place in the palette
+PENALTIES = ("none", "so", "srip", "ocnn", "feature", "hard")
 
 
 def style() -> None:
@@ -316,8 +319,10 @@ def panels_at_equal_forgetting(panels: dict[str, dict[str, list[dict]]]):
 
 def _curves(axis, groups: dict[str, list[dict]]) -> None:
     """One panel: a line a group, with its band."""
-    palette = sns.color_palette("colorblind", len(groups))
-    for (name, points), colour in zip(groups.items(), palette, strict=True):
+    palette = sns.color_palette("colorblind")
+    for k, (name, points) in enumerate(groups.items()):
+        penalty = name.split()[0]  # has one colour in every figure; other groups are counted
+        colour = palette[PENALTIES.index(penalty) if penalty in PENALTIES else k]
         x = [p["forgotten"] for p in points]
         axis.plot(x, [p["change"] for p in points], "o-", ms=3, color=colour, label=name)
         axis.fill_between(x, [p["low"] for p in points], [p["high"] for p in points],
@@ -367,6 +372,7 @@ def confusion_rows(rows: dict[str, np.ndarray], class_names, cls: str):
     matrix = 100 * np.stack([np.asarray(r) for r in rows.values()])
     sns.heatmap(matrix, ax=axis, cmap="Blues", vmin=0, vmax=100, annot=len(class_names) <= 12,
                 fmt=".0f", cbar=False, xticklabels=list(class_names), yticklabels=list(rows))
+    axis.set(xlabel="answered as (% of the class's test images)")
     axis.tick_params(axis="x", rotation=40, length=0)
     axis.tick_params(axis="y", rotation=0, length=0)
     parts = [f"{name}: most often {class_names[int(r.argmax())]}, {r.max():.0f} percent"
@@ -513,6 +519,7 @@ def _place(axis, points: list[tuple[float, float, str, str]], texts=()) -> None:
     def put(x, y, text, colour, dx, dy):
         label = axis.annotate(text, (x, y), (dx, dy), textcoords="offset points", color=colour,
                               fontsize=7.5, ha="left" if dx > 0 else "right", zorder=5,
+                              path_effects=[withStroke(linewidth=2, foreground="white")],
                               arrowprops={"arrowstyle": "-", "lw": 0.4, "color": GREY}
                               if abs(dy) > 12 else None)
         label.update_positions(figure.canvas.get_renderer())
