@@ -55,7 +55,7 @@ def turn_rows(bench: requests.Bench, rung: str, edits: Edits, requested) -> list
     before, labels, rows = *bench.outputs("test")[1:], []
     for forget in requested:
         z = bench.gated_outputs(edits(forget), "test")[1]
-        told = class_rows(rung, ",".join(bench.images.class_names[c] for c in forget), forget,
+        told = class_rows(rung, "+".join(bench.images.class_names[c] for c in forget), forget,
                           "test", (labels, z, z), before)
         rows += [r for r in told if r["metric"] != "accuracy-head-refit"]  # there was no refit
     return rows

@@ -49,7 +49,7 @@ def rows_of(bench: requests.Bench, sizes, draws: int = DRAWS, log=print) -> list
     guard = guarding.Guard(bench.model, images, guarding.setting(bench, guarding.RUNG))
     original = read_anew(bench.model, images, splits=("test",))["test"]
     for forget in asked:
-        name = ",".join(images.class_names[c] for c in forget)
+        name = "+".join(images.class_names[c] for c in forget)
         edits = {"best": bench.method_gates("best", forget),
                  guarding.RUNG: ladder.request(stored, forget),
                  requests.TOGETHER: bench.together(forget)}

@@ -261,6 +261,26 @@ def test_results_csv_has_the_contract_columns(smoke, capsys):
     assert tuple(rows[0]) == artifacts.COLUMNS and len(rows) > 1
 
 
+def test_what_a_cell_would_refuse_is_refused_before_anything_starts(capsys):
+    for text, message in (("sites=nosuch", "unknown site 'nosuch'"), ("fraction=7", "from 0 to 1"),
+                          ("fraction=nan", "from 0 to 1"), ("alpha=5", "from 0 to 1"),
+                          ("every=-2", "expected a number from 0 on")):
+        assert main(["run", "soft-pruning", "--dataset", "digits", "-p", text]) == 2
+        told = capsys.readouterr()
+        assert message in told.err and not told.out and told.err.count("\n") == 1
+
+
+def test_options_of_the_plain_rung_are_not_taken_for_another(capsys, tmp_path):
+    shipped = paths.root() / ("data/checkpoints/digits/laptop/digits-cnn-w16-so-0.01-s0"
+                              ".safetensors")
+    words = ["forget", "--checkpoint", str(shipped), "--classes", "three", "--rung", "prototype",
+             "--out", str(tmp_path / "x.safetensors")]
+    for option in (["--gate", "hard"], ["--fraction", "0.9"], ["--sites", "last"]):
+        assert main([*words, *option]) == 2
+        assert f"{option[0]} belongs to the plain rung" in capsys.readouterr().err
+    assert not (tmp_path / "x.safetensors").exists()
+
+
 def test_doctor_and_list_run(capsys):
     assert main(["doctor"]) == 0 and main(["data", "list"]) == 0
     assert "digits" in capsys.readouterr().out

@@ -11,6 +11,11 @@ from softprune.errors import UserError
 BASE = dataclasses.asdict(ladder.base("best", "cifar10"))
 
 
+def test_names_of_a_request_are_joined_by_plus():
+    for record in artifacts.read_records():
+        assert not [r for r in record["rows"] if "," in (r.get("forget") or "")], record["stage"]
+
+
 def made(stage, key, rows, extra=None, **parameters):
     parameters = {"dataset": "cifar10", "architecture": "resnet18", "width": 16, "penalty": "so",
                   "strength": 0.01, "seed": 0, "profile": "laptop", "epochs": 14,
@@ -592,7 +597,7 @@ def test_without_a_fit_it_is_paired_with_the_networks_retrained_without_a_class(
     if rung == "searched":
         rows += [artifacts.row(rung, "strength", v, forget=c) for c, v in (("cat", 3.0),
                                                                            ("dog", 1.5))]
-    rows += table_rows(rung, "frog", 0.0, -0.2) + table_rows(rung, "cat,dog", 0.5, -0.4)
+    rows += table_rows(rung, "frog", 0.0, -0.2) + table_rows(rung, "cat+dog", 0.5, -0.4)
     rows += [artifacts.row(rung, f"time-{k}", v, "s") for k, v in (
         ("prepare", 0.01), ("select", 1e-5), ("edit", 1e-4))]
     page = [artifacts.row("soft", "accuracy", 0.1, split="forgotten-test", forget="cat", n=1000)]
@@ -648,12 +653,12 @@ def test_trials_of_a_table_stand_by_their_number_of_sites(rung, at, use, monkeyp
 
 def test_several_classes_at_once_stand_by_size_and_beside_the_network_without_them(use):
     rows = []
-    for name, scale in (("cat,dog", 1), ("cat,frog", 3), ("cat,dog,frog", 7)):
+    for name, scale in (("cat+dog", 1), ("cat+frog", 3), ("cat+dog+frog", 7)):
         rows += readers_rows("original", name, 0.9, 0.0, accuracy=0.9)
         rows += readers_rows("guarded-together", name, 0.1 * scale, -0.1 * scale, 0.01 * scale)
         rows.append(artifacts.row("guarded-together", "time-prepare", 2.0 * scale, "s",
                                   forget=name))
-    rows += readers_rows("retrained", "cat,dog", 0.3, 0.2)
+    rows += readers_rows("retrained", "cat+dog", 0.3, 0.2)
     use([])
     assert findings.several("cifar10") == []
     use([made("several", "a", rows)])
@@ -661,7 +666,7 @@ def test_several_classes_at_once_stand_by_size_and_beside_the_network_without_th
     assert (first["size"], first["method"], first["refit"]) == (2, "original", pytest.approx(90))
     assert (two["n"], two["seconds"], two["worst"]) == (2, 4.0, pytest.approx(3))
     assert (two["change"], two["change-worst"]) == pytest.approx((-0.2, -0.3))
-    assert two["retrained"].pop("request") == "cat,dog"
+    assert two["retrained"].pop("request") == "cat+dog"
     assert two["retrained"] == pytest.approx({"refit": -20, "change": -0.3})
     assert three["size"] == 3 and three["retrained"] is None and three["seconds"] == 14
 

@@ -28,7 +28,7 @@ def test_what_is_stored_and_what_is_fitted_for_all_stand_side_by_side(smoke, mon
     training.train(training.configure("digits", "smoke", without=names))
     rows = several.rows_of(smoke, [2], 1, lambda text: None)
     value = {(r["method"], r["metric"]): r["value"] for r in rows}
-    assert {r["forget"] for r in rows} == {",".join(names)} and len(value) == len(rows)
+    assert {r["forget"] for r in rows} == {"+".join(names)} and len(value) == len(rows)
     fitted = {requests.TOGETHER, several.TOGETHER}
     assert {m for m, k in value if k == "time-prepare"} == fitted
     assert {m for m, _ in value} == fitted | {"best", "guarded", "original", "retrained"}

@@ -29,6 +29,10 @@ STRENGTHS = {"so": 0.01, "ocnn": 0.01, "feature": 0.1, "srip": 0.1}
 SMALL = {"width": 8, "epochs": 5}  # for grids over penalties and seeds
 # the half-width checkpoint that travels with the book, without the long recipe's augmentation
 SHIPPED = {"width": 32, "epochs": 32, "pad": 2, "cutout": 0}
+# head to head: the classes of each page, and where a hundred classes or more would take days, less
+AGAINST = {"digits": ("three,five,eight", ""), "cifar10": ("cat,airplane,automobile", ""),
+           "cifar100": ("apple", " -p every=10 -p trained=fine-tune,salun"),
+           "tiny-imagenet-200": ("goldfish", " -p every=20 -p trained=fine-tune,salun")}
 # networks retrained without a class beside the page's: the readers' page compares with them
 DIGITS = ("zero", "one", "two", "four", "five", "six", "seven", "eight", "nine")
 OF_A_HUNDRED = ("couch", "mouse", "skunk", "bowl", "chair", "dolphin", "lamp", "plain",
@@ -145,6 +149,15 @@ def jobs(profile: str = "laptop") -> list[Job]:
     # the page has gates for a tenth of the classes, this for all
     found.append(after(train("tiny-imagenet-200", profile, narrow["tiny-imagenet-200"]), "in-turn",
                        heavy=True))
+    there = {job.name for job in found}
+    for dataset, (forget, less) in AGAINST.items():
+        values = narrow.get(dataset, {})
+        waits = [train(dataset, profile, values, c).name for c in ("", *forget.split(","))]
+        found.append(Job(
+            f"pages-{dataset}-head-to-head", f"softprune run head-to-head --dataset {dataset} "
+            f"--profile {profile} -p forget={forget}{less}"
+            + "".join(f" -p {k}={v}" for k, v in values.items()),
+            tuple(w for w in waits if w in there), heavy=True))
     return found
 
 

@@ -125,10 +125,10 @@ def build_parser() -> argparse.ArgumentParser:
                         help="plain: gates by score and fraction; prototype: directions from the "
                              "table; what `softprune fit` stored; or together: fitted now for all "
                              "classes at once (takes training images, and seconds)")
-    forget.add_argument("--fraction", type=float, default=0.25)
-    forget.add_argument("--gate", default="rank", metavar="rank|constant|proportional|hard")
-    forget.add_argument("--score", default="difference", metavar="NAME")
-    forget.add_argument("--sites", default="last", metavar="last|inner|late|all|NAME,...")
+    forget.add_argument("--fraction", type=float, help="default: 0.25")
+    forget.add_argument("--gate", metavar="rank|constant|proportional|hard", help="default: rank")
+    forget.add_argument("--score", metavar="NAME", help="default: difference")
+    forget.add_argument("--sites", metavar="last|inner|late|all|NAME,...", help="default: last")
     forget.add_argument("--architecture", help="refuse a checkpoint of another architecture")
 
     adopt = _command(commands, "adopt", _adopt, "make a checkpoint of weights trained elsewhere",
@@ -557,14 +557,22 @@ def _check_values(given: dict, dataset: str, profile: str) -> None:
     """Refuse a value that a cell would refuse after earlier stages were published."""
     import dataclasses
 
-    from softprune import channels, pruning, training
+    from softprune import channels, models, pruning, training
 
+    for name, most in (("fraction", 1.0), ("alpha", 1.0), ("every", float("inf"))):
+        if name in given and not 0 <= given[name] <= most:
+            raise UserError(f"{name}={given[name]}: expected a number from 0"
+                            + (" to 1" if most == 1 else " on"))
     for name, accepted in (("score", channels.SCORES), ("statistic", channels.STATISTICS),
                            ("gate", pruning.GATES)):
         if name in given:
             choose(name, given[name], accepted)
     fields = {f.name for f in dataclasses.fields(training.TrainConfig)}
-    training.configure(dataset, profile, **{k: v for k, v in given.items() if k in fields})
+    config = training.configure(dataset, profile,
+                                **{k: v for k, v in given.items() if k in fields})
+    if "sites" in given:
+        models.choose_sites(models.build(config.architecture, classes=2, channels=1,
+                                         width=config.width), given["sites"])
 
 
 def _of_kind(value, like) -> bool:
@@ -644,11 +652,16 @@ def _forget(arguments) -> None:
         raise UserError(f"{checkpoint.name} has forgotten {', '.join(sidecar['forgotten'])}, and "
                         f"its table with it: take the original with --classes {both}")
     table = channels.load_table(artifacts.check_companion(checkpoint, "table", sidecar), model)
-    sites = models.choose_sites(model, arguments.sites)
+    given = {name: value for name in ("score", "fraction", "gate", "sites")
+             if (value := getattr(arguments, name)) is not None}
+    if given and arguments.rung != "plain":
+        raise UserError(f"--{next(iter(given))} belongs to the plain rung: {arguments.rung} brings "
+                        "its own gates and sites")
+    plain = {"sites": "last", "fraction": 0.25} | given
+    sites = models.choose_sites(model, plain.pop("sites"))
     if arguments.rung == "plain":
         with ledger.part("select"):
-            gates = pruning.make_gates(table, sites, classes, score=arguments.score,
-                                       fraction=arguments.fraction, gate=arguments.gate)
+            gates = pruning.make_gates(table, sites, classes, **plain)
     else:
         gates = _rung_gates(arguments.rung, checkpoint, model, sidecar, table, classes, ledger)
     before = _accuracies(model, sidecar, classes)
@@ -764,7 +777,8 @@ def _results(arguments) -> None:
         return
     shown = [r for r in rows if r["metric"] == "accuracy" and r["stage"] == "train"]
     for r in shown:
-        run = f"{r['architecture']} w{r['width']} {r['penalty']} s{r['seed']}"
+        run = (f"{r['architecture']} w{r['width']} {r['penalty']} {r['strength']:g} "
+               f"s{r['seed']}")
         print(f"{r['dataset']:10} {r['profile']:7} {run}  {r['method']} {r['forget']}  "
               f"{r['split']}: {100 * r['value']:.2f} %")
     print(f"{len(rows)} rows in all; add --csv for the whole table")
@@ -772,10 +786,11 @@ def _results(arguments) -> None:
 
 def _doctor(_arguments) -> None:
     import platform
+    import statistics
 
     import torch
 
-    from softprune import artifacts, paths, training
+    from softprune import artifacts, catalog, paths, training
 
     device = training.pick_device()
     fast = "yes" if training.has_fast_bfloat16(device) else "no (float32 is used)"
@@ -791,10 +806,19 @@ def _doctor(_arguments) -> None:
              and artifacts.companion(p, "sidecar").exists()]
     for path in found:
         print(f"model     {paths.relative(path)}")
+    taken: dict[tuple, list[float]] = {}
     for record in artifacts.read_records(stage="train"):
         p, made = record["parameters"], record["provenance"]
-        print(f"training  {p['dataset']} {p['profile']} w{p['width']}: {made['wall_s']:.0f} s on "
-              f"{made['device']}")
+        kind = (p["dataset"], p["profile"], p["architecture"], p["width"], p["epochs"],
+                made["device"].split()[0])
+        taken.setdefault(kind, []).append(made["wall_s"])
+    for (name, profile, architecture, width, epochs, where), seconds in sorted(taken.items()):
+        print(f"training  {name} {profile} {architecture} w{width}, {epochs} epochs: "
+              f"{statistics.median(seconds):.0f} s on a {where} (median of {len(seconds)})")
+    measured = {(name, profile) for name, profile, *_ in taken}
+    for name in catalog.catalog():
+        for profile in (p for p in PROFILES if (name, p) not in measured):
+            print(f"training  {name} {profile}: not measured")
 
 
 # --- data ----------------------------------------------------------------------------------------

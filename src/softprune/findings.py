@@ -544,7 +544,7 @@ def from_table(dataset: str, rung: str = prototypes.RUNG, **at) -> dict | None:
     value = _by_class(record["rows"], rung)
     by_size: dict[int, dict[str, list[float]]] = {}
     for name, change in value["change"].items():
-        turn = by_size.setdefault(1 + name.count(","), {"accuracy": [], "change": []})
+        turn = by_size.setdefault(1 + name.count("+"), {"accuracy": [], "change": []})
         turn["accuracy"].append(value["accuracy"][name])
         turn["change"].append(change)
     single = _turn(by_size.pop(1))
@@ -670,9 +670,9 @@ def several(dataset: str) -> list[dict]:
                      key=lambda m: order.index(m) if m in order else len(order))
     by_method = {m: _by_class(rows, m) for m in methods}
     there = by_method.pop("retrained", {"change": {}})
-    for size in sorted({1 + r["forget"].count(",") for r in rows}):
+    for size in sorted({1 + r["forget"].count("+") for r in rows}):
         for method, of in by_method.items():
-            names = [n for n in of["change"] if 1 + n.count(",") == size]
+            names = [n for n in of["change"] if 1 + n.count("+") == size]
             known = next((n for n in names if n in there["change"]), None)
             seconds = [r["value"] for r in rows if r["metric"] == "time-prepare"
                        and r["method"] == method and r["forget"] in names]

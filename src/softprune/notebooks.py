@@ -267,8 +267,9 @@ def run(stage: str, values: dict, log=lambda text: None) -> Path:
             papermill.execute_notebook(
                 str(template(stage)), str(out), parameters=values, kernel_name="python3",
                 progress_bar=False, cwd=str(paths.root()), log_output=False,
-                # the kernel warns of its own transport, which never leaves this machine
-                extra_arguments=["--log-level=ERROR"],
+                # the kernel warns of its own transport, which never leaves this machine, and of
+                # being interrupted when it is done
+                extra_arguments=["--log-level=CRITICAL"],
             )
         except papermill.PapermillExecutionError as error:
             advice = next((f": {HINTS[k]}" for k in HINTS if k in str(error.evalue)), "")
