@@ -107,6 +107,7 @@ def open_stage(name: str, parameters: dict) -> Stage:
         UserError: data missing, or a parameter out of range.
     """
     config = configuration(parameters)
+    artifacts.commit()  # read (and cached) now: the clone may move on while this runs
     return Stage(name=name, config=config, parameters=dict(parameters),
                  images=training.load_images(config))
 
