@@ -59,11 +59,9 @@ def test_every_published_training_is_in_the_matrix():
     """What stands in the run records can be made again: all but other lengths, or batches, of
     recipes."""
     known = [config.as_dict() for config in trained("laptop")]
-    shorter = {("cifar10", "resnet18", 20), ("cifar10", "resnet18", 40), ("cifar10", "vgg16", 32),
-               ("cifar10", "vgg16", 60), ("cifar10", "vgg16", 76), ("cifar100", "resnet18", 20)}
+    shorter = {("cifar10", "resnet18", 20), ("cifar10", "resnet18", 40),
+               ("cifar100", "resnet18", 20)} | {("cifar10", "vgg16", n) for n in (32, 60, 66, 76)}
     records = [json.loads(p.read_text())["parameters"]
                for p in (paths.root() / "data" / "results").glob("*/laptop/train-*.json")]
-    other = {("cifar10", "vgg16", 66, 128)}
     assert not [p for p in records if p not in known
-                and (p["dataset"], p["architecture"], p["epochs"]) not in shorter
-                and (p["dataset"], p["architecture"], p["epochs"], p["batch_size"]) not in other]
+                and (p["dataset"], p["architecture"], p["epochs"]) not in shorter]

@@ -20,9 +20,9 @@ EVERY = {"cifar100": " --every 5", "tiny-imagenet-200": " --every 10"}
 IN_TURN = {"tiny-imagenet-200": EVERY["tiny-imagenet-200"]}
 # at the length of its recipe CIFAR-10 missed the goal that was set for it (`profiles.GOALS`)
 LONGER = {"cifar10": {"epochs": 60}}
-# five poolings leave little of an image of 16 pixels: begun there, it learned late
-# ten epochs more gave it no more
-VGG = {"epochs": 66, "sides": "0.6:24", "cutout": 8}
+# five poolings leave little of an image of 16 pixels: begun there, it learned late; 66 epochs
+# missed its goal by an image, and 76 with a longer first part did no better
+VGG = {"epochs": 90, "sides": "0.6:24", "cutout": 8}
 # where penalties stand side by side, as `book.STRENGTHS`, which this cannot import: workflows start
 # in an environment without the package
 STRENGTHS = {"so": 0.01, "ocnn": 0.01, "feature": 0.1, "srip": 0.1}
