@@ -155,9 +155,9 @@ def test_the_record_has_every_class_and_readers_of_some(smoke):
     rows = from_table.rows_of(smoke, [3], lambda text: None)
     own = [r for r in rows if r["method"] == prototypes.RUNG]
     assert own == rows
-    single = {r["forget"] for r in rows if r["metric"] == "change" and "," not in r["forget"]}
+    single = {r["forget"] for r in rows if r["metric"] == "change" and "+" not in r["forget"]}
     assert single == set(smoke.images.class_names)
-    assert len({r["forget"] for r in rows if "," in r.get("forget", "")}) > 3
+    assert len({r["forget"] for r in rows if "+" in r.get("forget", "")}) > 3
     refit, = (r for r in rows if r["metric"] == "accuracy-head-refit")
     assert refit["forget"] == "three" and 0 <= refit["value"] <= 1
     assert {"recall-t4-10-nn", "time-edit", "time-prepare", "time-select"} <= {
