@@ -1,6 +1,8 @@
 """Two books from one source: the student's holds no solution anywhere, the teacher's holds all."""
 
 import re
+import subprocess
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -8,7 +10,7 @@ import yaml
 from bs4 import BeautifulSoup
 
 from assignments import NAMES, mark, source
-from softprune import book, classroom, editions
+from softprune import book, classroom, editions, paths
 from softprune.errors import UserError
 
 REGION = re.compile(r"### BEGIN (?:SOLUTION|HIDDEN TESTS)\n(.*?)\s*### END", re.S)
@@ -109,6 +111,24 @@ def test_the_search_for_leaks_finds_them_in_the_teachers_edition(teachers):
         assert set(secrets(name)) <= found, f"the search overlooks solutions of {name}"
     notes = (teachers / "class/teachers-notes.md").read_text()
     assert "the larger Gram matrix" in notes and "[[" not in notes
+
+
+def test_the_students_kit_holds_no_answer_in_words_and_no_hidden_test():
+    root = paths.root()
+    left_out = tuple(re.findall(r"':\(exclude\)([^']+)'", (root / "Makefile").read_text()))
+    listed = subprocess.run(["git", "-C", str(root), "ls-files"], capture_output=True, text=True,
+                            check=True).stdout.split()
+    kept = [f for f in listed if not f.startswith(left_out) and Path(f).suffix in (
+        ".py", ".md", ".ipynb", ".yml", ".toml", "") and not f.startswith("data/")]
+    assert len(kept) > 100 and not [f for f in kept if f.startswith(("tests/", "assignments/s"))]
+    answers = [bare(line) for name in NAMES for cell in source(name).cells
+               if mark(cell).get("solution") and cell.cell_type == "markdown"
+               for line in cell.source.split("\n") if len(bare(line)) >= 20]
+    assert len(answers) > 30
+    for file in kept:
+        text = bare((root / file).read_text())
+        assert not [a for a in answers if a in text], file
+        assert "###BEGINHIDDEN" not in text, file
 
 
 def test_the_teachers_contents_have_one_page_more():
