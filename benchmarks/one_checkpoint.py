@@ -4,7 +4,7 @@ import sys
 import time
 from pathlib import Path
 
-from softprune import artifacts, datasets, requests
+from softprune import artifacts, completing, datasets, requests
 from softprune.errors import UserError
 from softprune.training import TrainConfig
 
@@ -52,5 +52,6 @@ def record(stage: str, bench: requests.Bench, rows: list[dict], began: float,
         began: `time.perf_counter()` of the start.
     """
     config = config_of(bench).as_dict()
+    rows = completing.complete(rows, bench.images, lambda: bench.outputs("test")[1])
     return artifacts.write_record(stage, artifacts.short_hash(config), config, rows,
                                   artifacts.provenance(time.perf_counter() - began), extra)

@@ -28,10 +28,11 @@ EVERY = (*STAGES, *BESIDE)
 # pages with numbers of fitted gates
 FITTED = ("soft-pruning", "membership-inference", "gone-or-hidden", "head-to-head")
 # Not in the key: figures, files and their names, texts, the command line. Little of that decides
-# numbers (`stages`: which class a page takes by itself, which are fitted; `artifacts`: rounding to
-# half precision), and every page would be stale after each change of a text.
-APART = {"artifacts", "book", "catalog", "checks", "cli", "errors", "notebooks", "paths", "plots",
-         "sources", "stages", "toy_plots", "version"}
+# numbers (`stages`: which class a page takes by itself, which are fitted; `completing`: how many
+# images a row is of; `artifacts`: rounding to half precision), and every page would be stale after
+# each change of a text.
+APART = {"artifacts", "book", "catalog", "checks", "cli", "completing", "errors", "notebooks",
+         "paths", "plots", "sources", "stages", "toy_plots", "version"}
 # what to do about a cell's own refusal, by a part of its words
 HINTS = {"the classifier did not learn":
          "there is nothing to forget; raise -p epochs=N, or give it more images"}

@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from softprune import artifacts, catalog, datasets, training
+from softprune import artifacts, catalog, completing, datasets, training
 from softprune.errors import UserError
 
 
@@ -97,7 +97,13 @@ class Stage:
         made = artifacts.provenance(time.perf_counter() - self.began)
         # the configuration last: it says what a parameter's "profile's default" came to
         parameters = self.parameters | self.config.as_dict()
-        return artifacts.write_record(self.name, key, parameters, self.rows, made, self.extra)
+        rows = completing.complete(self.rows, self.images, self._original_logits)
+        return artifacts.write_record(self.name, key, parameters, rows, made, self.extra)
+
+    def _original_logits(self):
+        from softprune import requests
+
+        return requests.Bench(self.original(), self.images).outputs("test")[1]
 
 
 def open_stage(name: str, parameters: dict) -> Stage:
