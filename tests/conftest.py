@@ -63,14 +63,14 @@ def lively(request):
 @pytest.fixture(scope="session")
 def html(tmp_path_factory):
     """Built from the committed pages and records into a folder of its own."""
-    from softprune import book, comparisons
+    from softprune import book, comparisons, runs, summaries
 
     root = Path(__file__).resolve().parents[1]
     with pytest.MonkeyPatch.context() as patch:  # undone where the build fails, too
         patch.setattr(paths, "results", lambda: root / "data" / "results")
-        for cached in (book.records, book.table, book.page_record, book.identity, book.summary,
-                       book.in_turn, book.request, comparisons.own_rows,
-                       comparisons.classes, comparisons.compared_methods):
+        for cached in (runs.records, runs.table, runs.page_record, runs.identity,
+                       summaries.summary, summaries.in_turn, summaries.request,
+                       comparisons.own_rows, comparisons.classes, comparisons.compared_methods):
             cached.cache_clear()
         index = book.build(tmp_path_factory.mktemp("book"))
     return index.parent

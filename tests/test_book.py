@@ -10,7 +10,7 @@ import pytest
 import yaml
 from bs4 import BeautifulSoup
 
-from softprune import artifacts, book, editions, notebooks
+from softprune import artifacts, book, editions, notebooks, runs, summaries
 from softprune.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -101,9 +101,9 @@ def test_a_missing_number_stops_the_build(tmp_path):
 
 
 def test_every_page_has_its_own_record():
-    for dataset in book.pages():
+    for dataset in runs.pages():
         for stage in notebooks.STAGES:
-            record = book.page_record(stage, dataset)
+            record = runs.page_record(stage, dataset)
             folder = ROOT / "data/results" / dataset / record["parameters"]["profile"]
             assert (folder / f"{stage}-{record['key']}.json").exists()
 
@@ -159,16 +159,16 @@ def test_the_book_opens_in_a_browser(html, tmp_path):
 
 
 def test_a_value_with_its_interval_and_a_missing_one():
-    assert book.between(None) == "–"
-    assert book.between({"value": 0.7661, "low": "", "high": ""}) == "0.766"
-    assert book.between({"value": 0.7, "low": 0.65, "high": 0.75}, 2) == "0.70 [0.65, 0.75]"
+    assert runs.between(None) == "–"
+    assert runs.between({"value": 0.7661, "low": "", "high": ""}) == "0.766"
+    assert runs.between({"value": 0.7, "low": 0.65, "high": 0.75}, 2) == "0.70 [0.65, 0.75]"
 
 
 def test_what_a_page_beside_the_walkthrough_measured_is_found():
-    assert book.audited(), "no audit page is published"
-    for dataset in book.audited():
-        row = book.beside(dataset, "gone-or-hidden", "original", "recall-t4-as-it-is")
+    assert runs.audited(), "no audit page is published"
+    for dataset in runs.audited():
+        row = summaries.beside(dataset, "gone-or-hidden", "original", "recall-t4-as-it-is")
         assert 0.5 < row["value"] <= 1
-        assert book.beside(dataset, "gone-or-hidden", "original", "no-such") is None
-        again = book.beside(dataset, "gone-or-hidden", "soft", "recall-t4-u1-divide")
+        assert summaries.beside(dataset, "gone-or-hidden", "original", "no-such") is None
+        again = summaries.beside(dataset, "gone-or-hidden", "soft", "recall-t4-u1-divide")
         assert abs(again["value"] - row["value"]) < 0.05  # dividing by known gates undoes them

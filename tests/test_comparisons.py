@@ -2,7 +2,7 @@
 
 import pytest
 
-from softprune import artifacts, book, comparisons
+from softprune import artifacts, comparisons, runs, summaries, verdicts
 
 
 def test_a_baseline_reaches_what_is_reported_at_most_two_points_below(monkeypatch):
@@ -68,24 +68,24 @@ def test_the_bars_verdict_and_the_claims(monkeypatch):
     monkeypatch.setattr(comparisons, "compared_row", lambda d, m: rows.get(m))
     assert [b["met"] for b in comparisons.speed_bar("cifar10")] == [False, True, True]
     monkeypatch.setattr(comparisons, "compared", lambda: ["cifar10"])
-    monkeypatch.setattr(book, "pages", lambda: ["cifar10"])
-    monkeypatch.setattr(book, "summary", lambda d: {"request": 1e-4})
+    monkeypatch.setattr(runs, "pages", lambda: ["cifar10"])
+    monkeypatch.setattr(summaries, "summary", lambda d: {"request": 1e-4})
     assert comparisons.times_apart() == 1, "another run took as long"
-    assert book.judge_speed("cifar10", "soft")["verdict"] == "does not hold"
-    judged = book.judge_speed("cifar10", "best")  # twice as fast: 198 times against ssd
+    assert verdicts.judge_speed("cifar10", "soft")["verdict"] == "does not hold"
+    judged = verdicts.judge_speed("cifar10", "best")  # twice as fast: 198 times against ssd
     assert judged["verdict"] == "holds for a class that was fitted beforehand"
     # the other's 9.9 ms against 7.00005 s
     assert "fit beforehand, 7.0 s: 710 times as long as ssd" in judged["text"]
-    monkeypatch.setattr(book, "summary", lambda d: {"request": 0.8e-4})
+    monkeypatch.setattr(summaries, "summary", lambda d: {"request": 0.8e-4})
     assert comparisons.times_apart() == 1.25, "as much as one run's time may be off"
     for method in ("soft", "best"):  # 99 of 100, and 198: one may be as well, one not
-        verdict = book.judge_speed("cifar10", method)["verdict"]
+        verdict = verdicts.judge_speed("cifar10", method)["verdict"]
         assert verdict.startswith("open: a ratio is within a factor of 1.2" if method == "soft"
                                   else "holds for")
-    monkeypatch.setattr(book, "summary", lambda d: {"request": 2e-4})
-    assert book.judge_speed("cifar10", "best")["verdict"].startswith("open")
-    assert book.judge_speed("cifar10", "prototype") is None, "an older page is without its row"
-    assert book.judge_speed("cifar100", "soft") is None
+    monkeypatch.setattr(summaries, "summary", lambda d: {"request": 2e-4})
+    assert verdicts.judge_speed("cifar10", "best")["verdict"].startswith("open")
+    assert verdicts.judge_speed("cifar10", "prototype") is None, "an older page is without its row"
+    assert verdicts.judge_speed("cifar100", "soft") is None
 
 
 def test_what_holds_in_part_or_is_open_is_counted_apart():
@@ -94,9 +94,9 @@ def test_what_holds_in_part_or_is_open_is_counted_apart():
             "open: a ratio is near", "no evidence: nothing leaked before"]
     ours = [{"variant": "plain", "verdict": v} for v in said]
     claim = {"ours": [*ours, {"variant": "`best`", "verdict": "holds"}]}
-    assert book.held(claim, "plain") == {"holds": 2, "part": 2, "open": 1, "judged": 6}
-    assert book.held(claim, "`best`") == {"holds": 1, "part": 0, "open": 0, "judged": 1}
-    assert book.held(claim, "`searched`")["judged"] == 0
+    assert verdicts.held(claim, "plain") == {"holds": 2, "part": 2, "open": 1, "judged": 6}
+    assert verdicts.held(claim, "`best`") == {"holds": 1, "part": 0, "open": 0, "judged": 1}
+    assert verdicts.held(claim, "`searched`")["judged"] == 0
 
 
 def test_figures_of_other_papers_keep_their_own_conventions():
@@ -116,7 +116,7 @@ def test_headlines_come_from_their_own_records(monkeypatch):
             "dataset": "cifar10", "architecture": "resnet18", "width": width, "epochs": 9,
             "profile": "laptop"}}
 
-    monkeypatch.setattr(book, "records", lambda: [record(64, 99), record(32, 101)])
+    monkeypatch.setattr(runs, "records", lambda: [record(64, 99), record(32, 101)])
     half, full = comparisons.headlines()
     assert (half["width"], full["width"], half["prepare"], half["forget"]) == (32, 64, 12, "cat")
     assert half["device"] == "cpu" and half["epochs"] == 9
@@ -163,8 +163,8 @@ def test_whole_epochs_stand_beside_few_steps(monkeypatch):
     own = dict(dataset="cifar10", architecture="resnet18", width=16, penalty="so", seed=0)
     record = {"stage": "longer", "parameters": own, "rows": rows,
               "extra": {"epochs": 1.0, "steps": 334, "trials": {"salun": [{}, {}, {}, {}]}}}
-    monkeypatch.setattr(book, "records", lambda: [record])
-    monkeypatch.setattr(book, "identity", lambda d: own)
+    monkeypatch.setattr(runs, "records", lambda: [record])
+    monkeypatch.setattr(runs, "identity", lambda d: own)
     monkeypatch.setattr(comparisons, "compared", lambda: ["cifar10"])
     monkeypatch.setattr(comparisons, "classes", lambda d: ["cat", "dog"])
     monkeypatch.setattr(comparisons, "compared_row", lambda d, m: {"method": m})

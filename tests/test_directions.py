@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from softprune import book, findings, ladder, paths
+from softprune import findings, ladder, paths, runs
 
 sys.path.insert(0, str(paths.root() / "benchmarks"))
 import directions
@@ -30,10 +30,10 @@ def test_every_site_has_a_row_and_the_book_reads_them(smoke, monkeypatch):
     assert {r["sites"] for r in rows} == {"conv1", "conv2"} and {r["n"] for r in rows} == {1}
     assert all(0 <= r["value"] <= 1 for r in rows if "share" in r["metric"] or "auc" in r["metric"])
     record = {"stage": "directions", "rows": rows, "parameters": {"dataset": "digits", "width": 8}}
-    monkeypatch.setattr(book, "records", lambda: [record])
-    monkeypatch.setattr(book, "identity", lambda d: {"width": 8})
+    monkeypatch.setattr(runs, "records", lambda: [record])
+    monkeypatch.setattr(runs, "identity", lambda d: {"width": 8})
     first, second = findings.directions("digits")
     assert (first["site"], second["site"]) == ("conv1", "conv2") and 0 <= first["auc"] <= 1
-    monkeypatch.setattr(book, "identity", lambda d: {"width": 16})
+    monkeypatch.setattr(runs, "identity", lambda d: {"width": 16})
     assert findings.directions("digits") == []
     assert directions.rows_of(smoke, {3: {"conv2": torch.ones(16)}}) == []

@@ -10,7 +10,7 @@ import yaml
 from bs4 import BeautifulSoup
 
 from assignments import NAMES, mark, source
-from softprune import book, classroom, editions, paths
+from softprune import book, classroom, editions, paths, runs, summaries
 from softprune.errors import UserError
 
 REGION = re.compile(r"### BEGIN (?:SOLUTION|HIDDEN TESTS)\n(.*?)\s*### END", re.S)
@@ -70,9 +70,9 @@ def teachers(tmp_path_factory):
     root, target = paths.root(), tmp_path_factory.mktemp("teacher") / "source"
     patch = pytest.MonkeyPatch()
     patch.setattr(paths, "results", lambda: root / "data" / "results")
-    book.records.cache_clear()
-    book.table.cache_clear()
-    book.page_record.cache_clear()
+    runs.records.cache_clear()
+    runs.table.cache_clear()
+    runs.page_record.cache_clear()
     book.render(root / "book", target, "teacher")
     patch.undo()
     return target
@@ -170,8 +170,8 @@ def test_the_teachers_book_builds_without_warnings(tmp_path):
     root = paths.root()
     patch = pytest.MonkeyPatch()
     patch.setattr(paths, "results", lambda: root / "data" / "results")
-    for cached in (book.records, book.table, book.page_record, book.identity, book.summary,
-                   book.in_turn, book.request):
+    for cached in (runs.records, runs.table, runs.page_record, runs.identity, summaries.summary,
+                   summaries.in_turn, summaries.request):
         cached.cache_clear()
     html = book.build(tmp_path, "teacher").parent
     patch.undo()

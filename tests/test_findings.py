@@ -5,7 +5,26 @@ import json
 
 import pytest
 
-from softprune import artifacts, book, catalog, findings, ladder, notebooks, paths, profiles
+from softprune import (
+    ablations,
+    across,
+    artifacts,
+    bar,
+    catalog,
+    choices,
+    findings,
+    front,
+    ladder,
+    notebooks,
+    paths,
+    profiles,
+    prototypes,
+    recovered,
+    runs,
+    summaries,
+    unfitted,
+    verdicts,
+)
 from softprune.errors import UserError
 
 BASE = dataclasses.asdict(ladder.base("best", "cifar10"))
@@ -35,8 +54,8 @@ def trial_rows(number, forgotten, inside, change):
 def use(monkeypatch, tmp_path):
     """Let the book see these records and this choice."""
     def records(found, chosen=None):
-        monkeypatch.setattr(book, "records", lambda: found)
-        monkeypatch.setattr(book, "table", lambda: artifacts.tidy(found))
+        monkeypatch.setattr(runs, "records", lambda: found)
+        monkeypatch.setattr(runs, "table", lambda: artifacts.tidy(found))
         (tmp_path / "data").mkdir(exist_ok=True)
         (tmp_path / "data/ladder.json").write_text(json.dumps(chosen or {}))
         monkeypatch.setattr(paths, "root", lambda: tmp_path)
@@ -51,10 +70,10 @@ def test_rows_are_those_that_a_look_at_every_row_finds(where, monkeypatch):
                                for v in (0.1, 0.2)])
              for stage, key in (("seeds", "a"), ("seeds", "b"), ("fits", "a"))]
     for table in (artifacts.tidy(found), artifacts.tidy(found[:1])):  # the index follows the table
-        monkeypatch.setattr(book, "table", lambda now=table: now)
+        monkeypatch.setattr(runs, "table", lambda now=table: now)
         looked = [r for r in table if all(r[k] == v for k, v in where.items())]
         assert bool(looked) == ("nowhere" not in where.values())
-        assert [id(r) for r in book.rows(**where)] == [id(r) for r in looked]
+        assert [id(r) for r in runs.rows(**where)] == [id(r) for r in looked]
 
 
 def test_trials_are_told_in_order_with_the_chosen_one(use, monkeypatch):
@@ -65,23 +84,23 @@ def test_trials_are_told_in_order_with_the_chosen_one(use, monkeypatch):
     rows += trial_rows(3, 0.2, 0.2, -3) + trial_rows(4, 0.1, 2, -1)
     record = made("ladder", "abc", rows, {"trials": tried})
     use([record], {"cifar10": {"best": {"set": {}, "record": "abc"}}})
-    first, second, third, every, turned = findings.trials("cifar10", "best")
+    first, second, third, every, turned = choices.trials("cifar10", "best")
     assert first["setting"] == "margin 0.5, keep teacher, sites late" and first["n"] == 5
     assert second["setting"].endswith("weight 9") and not second["chosen"]
     assert third["setting"].endswith("sites late,last, most 3, under 0.3")
     assert third["chosen"] and third["inside"] == 40 and third["worst"] == 0.4
-    assert findings.trials("cifar10", "calibrated") == []
-    assert not findings.trials_meet("cifar10"), "what forgets enough costs too much, or hides"
-    assert findings.searched("cifar10") == record["parameters"]
-    assert findings.searched("cifar10", "calibrated") is None
+    assert choices.trials("cifar10", "calibrated") == []
+    assert not choices.trials_meet("cifar10"), "what forgets enough costs too much, or hides"
+    assert choices.searched("cifar10") == record["parameters"]
+    assert choices.searched("cifar10", "calibrated") is None
     assert [t["kind"] for t in (first, second, third)] == ["close", "close", "last"]
     assert (every["kind"], turned["kind"]) == ("last", "turn"), "`all` has the last site in it"
-    assert findings.cheapest("cifar10", "close")["forgotten"] == 0.5, "none forgets: least is left"
-    assert findings.cheapest("cifar10", "last") == every, "the third only hides"
-    assert findings.cheapest("cifar10", "turn") == turned, "none forgets: least is left"
-    monkeypatch.setattr(book, "pages", lambda: ["cifar10"])
+    assert choices.cheapest("cifar10", "close")["forgotten"] == 0.5, "none forgets: least is left"
+    assert choices.cheapest("cifar10", "last") == every, "the third only hides"
+    assert choices.cheapest("cifar10", "turn") == turned, "none forgets: least is left"
+    monkeypatch.setattr(runs, "pages", lambda: ["cifar10"])
     monkeypatch.setattr(catalog, "catalog", lambda: {"cifar10": {"title": "CIFAR-10"}})
-    assert findings.at_last_site() == ["CIFAR-10"] and findings.along_directions() == []
+    assert choices.at_last_site() == ["CIFAR-10"] and choices.along_directions() == []
 
 
 def test_a_choice_along_directions_is_told_apart(use, monkeypatch):
@@ -89,12 +108,12 @@ def test_a_choice_along_directions_is_told_apart(use, monkeypatch):
     record = made("ladder", "abc", trial_rows(0, 0.5, 0.5, -2) + trial_rows(1, 0, 0, 0.1),
                   {"trials": tried})
     use([record], {"cifar10": {"best": {"set": {}, "record": "abc"}}})
-    monkeypatch.setattr(book, "pages", lambda: ["cifar10"])
+    monkeypatch.setattr(runs, "pages", lambda: ["cifar10"])
     monkeypatch.setattr(catalog, "catalog", lambda: {"cifar10": {"title": "CIFAR-10"}})
-    assert findings.along_directions() == ["CIFAR-10"] and findings.at_last_site() == []
-    chosen = findings.cheapest("cifar10", "direct")
+    assert choices.along_directions() == ["CIFAR-10"] and choices.at_last_site() == []
+    chosen = choices.cheapest("cifar10", "direct")
     assert chosen["chosen"] and chosen["setting"].endswith("rate 0, direction 0.02")
-    assert findings.cheapest("cifar10", "close")["change"] == -2
+    assert choices.cheapest("cifar10", "close")["change"] == -2
 
 
 def test_strengths_stand_side_by_side_at_one_forgetting(use):
@@ -108,19 +127,19 @@ def test_strengths_stand_side_by_side_at_one_forgetting(use):
     use([sweep(0, 0.1, [(0.1, 9, -1), (0.2, 4, -3), (0.3, 1, -2)]),
          sweep(0, 0.001, [(0.1, 5, -1), (0.2, 0, -2)]), sweep(1, 0.001, [(0.1, 5, -3)]),
          sweep(0, 1.0, [(0.1, 50, 0)])])
-    weak, strong = book.by_strength("cifar10", 16)
+    weak, strong = ablations.by_strength("cifar10", 16)
     assert (weak["strength"], weak["fraction"], weak["n"]) == (0.001, 0.1, 2)
     assert weak["change"] == -2 and weak["change-low"] < -3
     assert (strong["strength"], strong["fraction"], strong["forgotten"]) == (0.1, 0.3, 1)
-    assert len(book.by_strength("cifar10", 16, level=60)) == 3
-    assert book.by_strength("cifar10", 16, "none") == []
+    assert len(ablations.by_strength("cifar10", 16, level=60)) == 3
+    assert ablations.by_strength("cifar10", 16, "none") == []
 
 
 def test_a_choice_without_its_record_stops_the_build(use):
     use([], {"cifar10": {"best": {"set": {}, "record": "gone"}}})
     with pytest.raises(UserError, match="softprune fit --choose"):
-        findings.trials("cifar10", "best")
-    assert findings.cheapest("cifar100", "close") is None
+        choices.trials("cifar10", "best")
+    assert choices.cheapest("cifar100", "close") is None
 
 
 def test_means_and_intervals_over_seeds(use):
@@ -139,19 +158,19 @@ def test_means_and_intervals_over_seeds(use):
     records.append(made("seeds", "x", [{**r, "value": 99.0} for r in records[1]["rows"]],
                         seed=0, penalty="tied"))
     use(records)
-    found = findings.over_seeds("cifar10", 16, "best")
-    assert found["n"] == 2 and found["change"] == pytest.approx(book.interval([-1, 0]))
+    found = across.over_seeds("cifar10", 16, "best")
+    assert found["n"] == 2 and found["change"] == pytest.approx(runs.interval([-1, 0]))
     assert found["worst"][0] == pytest.approx(1.5)
-    assert findings.over_seeds("cifar10", 8, "best") is None
-    gap = findings.beside_retrained("cifar10", 16, "best", "cat")
-    assert gap["n"] == 2 and gap["gap"] == pytest.approx(book.interval([-1, 1]))
-    assert findings.beside_retrained("cifar10", 16, "best", "dog") is None
+    assert across.over_seeds("cifar10", 8, "best") is None
+    gap = across.beside_retrained("cifar10", 16, "best", "cat")
+    assert gap["n"] == 2 and gap["gap"] == pytest.approx(runs.interval([-1, 1]))
+    assert across.beside_retrained("cifar10", 16, "best", "dog") is None
 
 
 def seeds_record(seed, worst, **parameters):
     rows = [artifacts.row("original", "accuracy", 0.9, split="test"),
             artifacts.row("original", "parameters", 1000)]
-    for method in findings.METHODS:
+    for method in across.METHODS:
         rows += [artifacts.row(method, f"all-classes-{m}", v, "points", sites="each", n=10)
                  for m, v in (("forgotten-mean", 1), ("forgotten-worst", worst),
                               ("change-mean", -seed), ("change-worst", -2 - seed))]
@@ -172,7 +191,7 @@ def test_networks_side_by_side(use, monkeypatch):
     page = [artifacts.row("soft", "accuracy", 0.1, split="forgotten-test", forget="cat", n=1000)]
     use([seeds_record(0, 3), seeds_record(1, 5), seeds_record(0, 9, architecture="vgg16"),
          made("soft-pruning", "abc", page)])
-    narrow, other = findings.networks("cifar10")
+    narrow, other = across.networks("cifar10")
     assert (narrow["n"], other["n"], other["architecture"]) == (2, 1, "vgg16")
     assert narrow["label"] == "resnet18, width 16" and other["label"] == "vgg16, width 16"
     assert narrow["test"] == pytest.approx(0.9) and narrow["parameters"] == 1000
@@ -180,22 +199,22 @@ def test_networks_side_by_side(use, monkeypatch):
     assert narrow["best"]["worst"] == 5 and narrow["best"]["change"] == pytest.approx(-0.5)
     assert narrow["best"]["change-worst"] == -3 and narrow["best"]["request"] == 1.0
     assert narrow["inside"]["forgotten"] == 7 and narrow["calibrated"]["prepare"] == 4
-    assert findings.networks("digits") == []
+    assert across.networks("digits") == []
     # on the page: a mean of one percent left is not forgotten
-    monkeypatch.setattr(book, "pages", lambda: ["cifar10", "digits"])
-    monkeypatch.setattr(book, "page_key", lambda d, stage="": "abc")
-    assert findings.side_by_side() == ["cifar10"]
-    assert not findings.met("cifar10", narrow["best"])
+    monkeypatch.setattr(runs, "pages", lambda: ["cifar10", "digits"])
+    monkeypatch.setattr(runs, "page_key", lambda d, stage="": "abc")
+    assert across.side_by_side() == ["cifar10"]
+    assert not bar.met("cifar10", narrow["best"])
     good = {"forgotten": 0.02, "worst": 1.0, "change": -0.4, "change-worst": -0.9}
-    assert findings.met("cifar10", good) and not findings.met("cifar10", good | {"worst": 1.1})
-    found = findings.refitted("cifar10")
+    assert bar.met("cifar10", good) and not bar.met("cifar10", good | {"worst": 1.1})
+    found = across.refitted("cifar10")
     assert [(r["architecture"], r["seed"]) for r in found] == [
         ("resnet18", 0), ("resnet18", 1), ("vgg16", 0)]
     assert found[0]["gap"] == pytest.approx(-2) and found[0]["retrained"] == pytest.approx(0.455)
-    beside = findings.over_references("cifar10", 16)  # neither the other seed nor the other network
+    beside = across.over_references("cifar10", 16)  # neither the other seed nor the other network
     assert beside["n"] == 1 and beside["gap"] == pytest.approx((-2, -2, -2))
     assert beside["refit"] == pytest.approx((-1, -1, -1))
-    assert findings.over_references("cifar10", 32) is None
+    assert across.over_references("cifar10", 32) is None
 
 
 def test_the_front_table_has_the_page_then_wider_networks_and_says_what_meets_the_bar(
@@ -206,50 +225,50 @@ def test_the_front_table_has_the_page_then_wider_networks_and_says_what_meets_th
          seeds_record(0, 9, width=32, architecture="vgg16"), made("soft-pruning", "abc", page),
          *(made("guarded", str(e), readers_rows("guarded", "cat", 0.5, change), width=32, epochs=e)
            for e, change in ((14, -0.1), (99, -5)))])
-    monkeypatch.setattr(book, "pages", lambda: ["cifar10"])
-    monkeypatch.setattr(book, "page_key", lambda d, stage="": "abc")
-    monkeypatch.setattr(book, "identity", lambda d: {
+    monkeypatch.setattr(runs, "pages", lambda: ["cifar10"])
+    monkeypatch.setattr(runs, "page_key", lambda d, stage="": "abc")
+    monkeypatch.setattr(runs, "identity", lambda d: {
         "architecture": "resnet18", "width": 16, "profile": "laptop"})
-    good = dict(zip(book.TURN, (0.02, 1.0, -0.4, -0.9), strict=True)) | {"n": 10}
+    good = dict(zip(summaries.TURN, (0.02, 1.0, -0.4, -0.9), strict=True)) | {"n": 10}
     turns = {"soft": good | {"forgotten-mean": 0.06}, "hard": good,
              "best": good | {"change-worst": -1.1}}
-    monkeypatch.setattr(book, "in_turn", lambda d, m: turns[m])
-    monkeypatch.setattr(book, "inside_turn", lambda d: None)
-    monkeypatch.setattr(findings, "older_pages", lambda d: [])
+    monkeypatch.setattr(summaries, "in_turn", lambda d, m: turns[m])
+    monkeypatch.setattr(summaries, "inside_turn", lambda d: None)
+    monkeypatch.setattr(choices, "older_pages", lambda d: [])
     monkeypatch.setattr(catalog, "catalog", lambda: {"cifar10": {"title": "CIFAR-10"}})
-    first, second = findings.front_table()
+    first, second = front.front_table()
     assert first["name"] == "CIFAR-10, width 16" and first["inside"] is None
-    assert [first[m]["met"] for m in findings.FRONT] == [False, True, False]
+    assert [first[m]["met"] for m in front.FRONT] == [False, True, False]
     assert not first["earlier"] and first["guarded"] is None
     # of the same network, not of another length
     assert second["guarded"]["classes"] == 1 and second["guarded"]["met"]
     assert second["name"] == "CIFAR-10, width 32" and "90.0 % right before" in second["title"]
     assert second["inside"] == 7 and second["soft"]["classes"] == 10
-    assert not any(second[m]["met"] for m in findings.FRONT)  # one percent is left on average
+    assert not any(second[m]["met"] for m in front.FRONT)  # one percent is left on average
 
 
 def test_an_earlier_setting_gives_way_to_the_present_one_of_the_same_width():
     old, new = ({"width": 32, "earlier": e, "epochs": 40} for e in (True, False))
     other = {"width": 64, "earlier": True}
-    assert findings.present([old, new, other]) == [new, other]
-    assert findings.present([old]) == [old]
+    assert across.present([old, new, other]) == [new, other]
+    assert across.present([old]) == [old]
 
 
 def test_pages_made_with_an_earlier_setting_are_named(monkeypatch, tmp_path):
     stages = [s for s in notebooks.EVERY if notebooks.published(s, "digits").exists()]
-    assert findings.older_pages("digits") == []
+    assert choices.older_pages("digits") == []
     monkeypatch.setattr(notebooks, "rung_settings", lambda d, p: "another")
-    older = findings.older_pages("digits")
-    assert older == [s for s in notebooks.FITTED if s in stages] == list(findings._TAKEN)
-    monkeypatch.setattr(book, "pages", lambda: ["digits"])
-    assert findings.older_note().startswith("Handwritten digits: the pages soft-pruning, ")
-    assert "(requests for one" in findings.older_note()
+    older = choices.older_pages("digits")
+    assert older == [s for s in notebooks.FITTED if s in stages] == list(choices._TAKEN)
+    monkeypatch.setattr(runs, "pages", lambda: ["digits"])
+    assert choices.older_note().startswith("Handwritten digits: the pages soft-pruning, ")
+    assert "(requests for one" in choices.older_note()
     with monkeypatch.context() as only:
-        only.setattr(findings, "older_pages", lambda d: ["membership-inference"])
-        assert "the page membership-inference was" in findings.older_note()
-        assert "(attacks)" in findings.older_note()
+        only.setattr(choices, "older_pages", lambda d: ["membership-inference"])
+        assert "the page membership-inference was" in choices.older_note()
+        assert "(attacks)" in choices.older_note()
     monkeypatch.setattr(notebooks, "published", lambda s, d: tmp_path / "none.ipynb")
-    assert findings.older_pages("digits") == [] and findings.older_note() == ""
+    assert choices.older_pages("digits") == [] and choices.older_note() == ""
 
 
 def test_a_recipe_is_judged_by_its_best_validated_training_of_its_own_width_and_penalty(use):
@@ -265,11 +284,11 @@ def test_a_recipe_is_judged_by_its_best_validated_training_of_its_own_width_and_
          trained("none", 0.98, 0.98, width=32, penalty="none"),
          trained("vgg", 0.92, 0.91, width=32, epochs=60, architecture="vgg16")])
     found = {(r["dataset"], r["profile"], r["architecture"]): (r["reached"], r["epochs"])
-             for r in findings.recipes()}
-    assert {(r["n"], r["minutes"], r["device"]) for r in findings.recipes()} == {
+             for r in across.recipes()}
+    assert {(r["n"], r["minutes"], r["device"]) for r in across.recipes()} == {
         (200, 5.0, "cpu"), (None, None, None)}
     assert found["cifar10", "laptop", "resnet18"] == (0.93, 40)
-    assert [r["runs"] for r in findings.recipes()][:2] == [[0.93, 0.95], [0.92]]
+    assert [r["runs"] for r in across.recipes()][:2] == [[0.93, 0.95], [0.92]]
     assert found["cifar10", "laptop", "vgg16"] == (0.92, 60)
     assert found["cifar10", "paper", "resnet18"] == (None, None)
     assert found.keys() == profiles.GOALS.keys()
@@ -277,37 +296,37 @@ def test_a_recipe_is_judged_by_its_best_validated_training_of_its_own_width_and_
 
 def test_networks_that_differ_in_epochs_or_batches_alone_say_so(use):
     use([seeds_record(0, 3, epochs=40), seeds_record(0, 3), seeds_record(0, 3, width=32)])
-    assert [e["label"] for e in findings.networks("cifar10")] == [
+    assert [e["label"] for e in across.networks("cifar10")] == [
         "resnet18, width 16, 14 epochs", "resnet18, width 16, 40 epochs", "resnet18, width 32"]
     use([seeds_record(0, 3, width=32), seeds_record(1, 5, width=32, batch_size=128)])
-    assert [(e["label"].rpartition(", ")[2], e["n"]) for e in findings.networks("cifar10")] == [
+    assert [(e["label"].rpartition(", ")[2], e["n"]) for e in across.networks("cifar10")] == [
         ("batches of 128", 1), ("batches of 256", 1)]
 
 
 def test_a_network_says_whether_its_gates_have_an_earlier_setting(use):
     use([seeds_record(0, 3)])
-    entry, = findings.networks("cifar10")
+    entry, = across.networks("cifar10")
     assert entry["setting"] == "margin 1, keep teacher, sites late" and not entry["earlier"]
     use([seeds_record(0, 3)], {"cifar10": {"best": {"set": {"margin": 2.0}, "record": "x"}}})
-    assert findings.networks("cifar10")[0]["earlier"]
+    assert across.networks("cifar10")[0]["earlier"]
 
 
 def test_the_longer_run_of_a_pages_network_is_told_unless_its_setting_is_earlier(
         use, monkeypatch):
     def turn(stage, n, value, **more):
         rows = [artifacts.row("best", f"all-classes-{m}", value, "points", sites="each", n=n)
-                for m in book.TURN]
+                for m in summaries.TURN]
         return made(stage, f"{stage}{value}", rows, **more)
 
     told = {r: ladder.base(r, "cifar10").told() for r in ladder.RUNGS}
     own, longer = turn("soft-pruning", 2, 1.0), turn("seeds", 10, 2.0, extra={"rungs": told})
     other = turn("seeds", 10, 3.0, extra={"rungs": told}, seed=1)
-    monkeypatch.setattr(book, "page_record", lambda stage, dataset: own)
-    look = book.in_turn.__wrapped__
+    monkeypatch.setattr(runs, "page_record", lambda stage, dataset: own)
+    look = summaries.in_turn.__wrapped__
     use([own, other])
     assert look("cifar10", "best")["n"] == 2
     use([own, other, longer])
-    assert look("cifar10", "best") == {m: 2.0 for m in book.TURN} | {"n": 10}
+    assert look("cifar10", "best") == {m: 2.0 for m in summaries.TURN} | {"n": 10}
     use([own, longer], {"cifar10": {"best": {"set": {"margin": 2.0}, "record": "x"}}})
     assert look("cifar10", "best")["change-mean"] == 1.0
 
@@ -317,7 +336,7 @@ def test_a_seeds_record_without_a_number_is_named(use):
     record["rows"] = [r for r in record["rows"] if r["metric"] != "parameters"]
     use([record])
     with pytest.raises(UserError, match="softprune in-turn"):
-        findings.networks("cifar10")
+        across.networks("cifar10")
 
 
 def swept(gate, score, penalty, seed, forgotten, change, fraction=0.1):
@@ -344,14 +363,14 @@ def test_what_a_penalty_changes_over_scores_and_gates(use):
                     swept("rank", "margin", "so", seed, 40, 0),
                     swept("rank", "margin", "none", seed, 50, 0)]
     use(records)
-    hard = book.by_score("cifar10", 16, "hard")
+    hard = ablations.by_score("cifar10", 16, "hard")
     assert list(hard) == ["difference", "margin", "random"]
     assert hard["difference"]["so"]["change"] == pytest.approx(-0.95)
     assert hard["random"] == {"so": None, "none": None}
-    assert book.effects("cifar10", 16, "so") == {
+    assert ablations.effects("cifar10", 16, "so") == {
         "less": ["difference, hard"], "more": [], "meet": ["margin, hard"],
         "only": ["difference, rank"], "never": [], "neither": ["margin, rank"]}
-    assert book.effects("cifar10", 16, "none")["meet"] == ["difference, hard", "margin, hard"]
+    assert ablations.effects("cifar10", 16, "none")["meet"] == ["difference, hard", "margin, hard"]
 
 
 def test_what_is_left_at_equal_cost_is_each_seeds_own_fraction(use):
@@ -364,13 +383,13 @@ def test_what_is_left_at_equal_cost_is_each_seeds_own_fraction(use):
                     swept("rank", "random", "so", seed, 90, 0.0, 0.1),
                     swept("rank", "random", "none", seed, 90, -2.0 * seed, 0.1)]
     use(records)
-    found = book.at_cost("cifar10", 16, "rank", 1)
+    found = ablations.at_cost("cifar10", 16, "rank", 1)
     assert (found["margin"]["so"]["n"], found["margin"]["so"]["forgotten"]) == (2, 12)
     assert found["random"]["none"] is None, "one seed gets there at no fraction"
-    mean, low, high = book.less(found["margin"]["so"], found["margin"]["none"], "forgotten")
+    mean, low, high = ablations.less(found["margin"]["so"], found["margin"]["none"], "forgotten")
     assert mean == -6 and low < -6 < high
-    assert book.at_cost("cifar10", 16, "rank", 0.2)["margin"]["so"]["forgotten"] == 21
-    assert book.at_cost("cifar10", 16, "hard", 1) == {}
+    assert ablations.at_cost("cifar10", 16, "rank", 0.2)["margin"]["so"]["forgotten"] == 21
+    assert ablations.at_cost("cifar10", 16, "hard", 1) == {}
 
 
 def readers_rows(method, name, refit, change, accuracy=0.0):
@@ -397,8 +416,8 @@ def test_readers_are_paired_with_the_retrained_networks(use):
     rows += [artifacts.row("guarded-32-0.1", k, v, u) for k, v, u in (("time-edit", 0.002, "s"),
                                                                      ("size-stored", 64, "bytes"))]
     use([made("readers", "a", rows)])
-    assert findings.readers("digits") is None
-    told = findings.readers("cifar10")
+    assert recovered.readers("digits") is None
+    told = recovered.readers("cifar10")
     assert (told["n"], told["of"], told["chosen"]) == (2, 3, "guarded-32-0.1")
     assert told["setting-of"] == "cifar10"
     means = pytest.approx({"retrained": 0.2, "guarded-32-0.1": 0.2})
@@ -429,14 +448,14 @@ def test_the_bars_that_a_retrained_network_sets(use):
         rows += readers_rows("retrained", name, 0.3 + 0.01 * scale, 0.0)
         rows.append(artifacts.row("guarded-1-0.1", "recall-t4-10-nn", 0.1, forget=name))
     use([made("readers", "a", rows)])
-    best, guarded = findings.beside_bars("cifar10")
+    best, guarded = recovered.beside_bars("cifar10")
     assert (best["edit"], best["n"], guarded["edit"]) == ("best", 2, "guarded")
     assert best["refit"] == pytest.approx((20, 20, 20)) and best["others-verdict"] == "holds"
     assert best["refit-verdict"] == "does not hold: hidden in part"
     assert guarded["others"][0] == pytest.approx(-0.515)
     assert guarded["others-verdict"] == "does not hold"
     assert guarded["refit-verdict"] == "holds, and takes more than retraining does"
-    assert findings.beside_bars("digits") == []
+    assert recovered.beside_bars("digits") == []
 
 
 @pytest.mark.parametrize("gap, verdict", [
@@ -445,7 +464,7 @@ def test_the_bars_that_a_retrained_network_sets(use):
     ((-0.35, -0.40, -0.30), "does not hold on average, the interval leaves it open"),
     ((-0.40, -0.45, -0.31), "does not hold")])
 def test_how_far_the_others_may_lie_below(gap, verdict):
-    assert findings.near(gap) == verdict
+    assert recovered.near(gap) == verdict
 
 
 @pytest.mark.parametrize("gap, verdict", [
@@ -456,15 +475,15 @@ def test_how_far_the_others_may_lie_below(gap, verdict):
     ((-1.0, -2.0, 0.0), "holds"),
     ((-4.0, -6.0, -2.0), "holds, and takes more than retraining does")])
 def test_what_a_refit_may_find(gap, verdict):
-    assert findings.hidden(gap) == verdict
+    assert recovered.hidden(gap) == verdict
 
 
 def test_the_end_of_a_sequence_of_requests(use, monkeypatch):
     rows = [artifacts.row("soft", f"sequence-{n}-{k}", v * n, "points", n=n)
             for n in (1, 2, 10) for k, v in (("forgotten", 2), ("change", -1))]
     use([made("soft-pruning", "abc", rows)])
-    monkeypatch.setattr(book, "pages", lambda: ["cifar10"])
-    monkeypatch.setattr(book, "page_key", lambda d: "abc")
+    monkeypatch.setattr(runs, "pages", lambda: ["cifar10"])
+    monkeypatch.setattr(runs, "page_key", lambda d: "abc")
     assert findings.sequence_ends() == [
         {"dataset": "cifar10", "method": "soft", "n": 10, "forgotten": 20, "change": -10}]
 
@@ -475,15 +494,15 @@ def test_membership_is_judged_by_the_other_classes_outputs_too(monkeypatch):
 
     def verdict(before, after):
         others = {"original": before, "retrained": before and auc(0.49, 0.51)}
-        monkeypatch.setattr(book, "beside", lambda d, s, m, k: others.get(m, after))
-        return book.judge({"id": "privacy"}, "digits", "soft")
+        monkeypatch.setattr(summaries, "beside", lambda d, s, m, k: others.get(m, after))
+        return verdicts.judge({"id": "privacy"}, "digits", "soft")
 
     lira = {"lira-original": auc(0.75, 0.79), "lira-soft": auc(0.58, 0.62),
             "lira-retrained": auc(0.49, 0.51), "forget": "three"}
     monkeypatch.setattr(findings, "shadowed", lambda d: None)
-    monkeypatch.setattr(book, "summary", lambda d: lira)
-    monkeypatch.setattr(book, "in_turn", lambda d, m: {})
-    monkeypatch.setattr(book, "request", lambda d, m: {"select": 0.0, "edit": 0.0})
+    monkeypatch.setattr(summaries, "summary", lambda d: lira)
+    monkeypatch.setattr(summaries, "in_turn", lambda d, m: {})
+    monkeypatch.setattr(summaries, "request", lambda d, m: {"select": 0.0, "edit": 0.0})
     found = verdict(auc(0.61, 0.65), auc(0.53, 0.55))
     assert found["verdict"] == "holds" and "outputs alone 0.630 [0.610, 0.650] → 0.540" in (
         found["text"])
@@ -516,12 +535,12 @@ def test_guarded_in_turn_is_of_the_record_with_most_classes(use, monkeypatch):
         rows.append(artifacts.row("guarded-8-0.1", "time-prepare", 10.0 * scale, "s", forget=name))
     retrained = readers_rows("retrained", "cat", 0.3, 0.0)
     read = made("readers", "a", rows + retrained, width=16)
-    monkeypatch.setattr(findings.book, "identity", lambda dataset: {"width": 16})
-    monkeypatch.setattr(findings, "met", lambda dataset, told: told["worst"] < 1)
+    monkeypatch.setattr(runs, "identity", lambda dataset: {"width": 16})
+    monkeypatch.setattr(bar, "met", lambda dataset, told: told["worst"] < 1)
     use([made("readers", "b", rows + retrained, width=8)])
-    assert findings.guarded_turn("cifar10") is None, "another network's"
+    assert recovered.guarded_turn("cifar10") is None, "another network's"
     use([read])
-    told = findings.guarded_turn("cifar10")
+    told = recovered.guarded_turn("cifar10")
     assert told == pytest.approx({
         "classes": 2, "forgotten": 1.0, "worst": 2.0, "change": -0.2, "change-worst": -0.3,
         "met": False, "refit": 0.4, "refit-before": 0.8, "retrained": 0.3, "references": 1,
@@ -534,11 +553,11 @@ def test_guarded_in_turn_is_of_the_record_with_most_classes(use, monkeypatch):
                                   ("original", "accuracy-head-refit", 0.7, "forgotten"),
                                   ("guarded", "time-prepare", 7.0, ""))]
     use([read, made("guarded", "a", more, width=16)])
-    told = findings.guarded_turn("cifar10")
+    told = recovered.guarded_turn("cifar10")
     assert (told["classes"], told["met"], told["seconds"]) == (3, True, 7.0)
     assert (told["refit"], told["refit-before"]) == pytest.approx((0.5, 0.7))
     use([made("guarded", "a", more, width=16)])
-    assert findings.guarded_turn("cifar10")["retrained"] is None
+    assert recovered.guarded_turn("cifar10")["retrained"] is None
 
 
 def test_deeper_is_paired_by_class_with_the_networks_retrained_without_it(use):
@@ -560,10 +579,10 @@ def test_deeper_is_paired_by_class_with_the_networks_retrained_without_it(use):
     own += rows("deep", "frog", 0.0, -9, 0.0)  # never retrained without: not among the means
     own.append(artifacts.row("deep", "time-edit", 0.001, "s"))
     use([made("readers", "a", looked)])
-    assert findings.deeper("cifar10") is None
+    assert recovered.deeper("cifar10") is None
     options = {"depths": "layer3", "deep": 0.025, "reader": 0.1}
     use([made("readers", "a", looked), made("deep", "a", own, {"options": options})])
-    told = findings.deeper("cifar10")
+    told = recovered.deeper("cifar10")
     assert (told["n"], told["depths"], told["weight"], told["last"]) == (2, ["layer3"], 0.025, 0.1)
     assert told["table"]["deep"]["refit"] == pytest.approx(0.7)
     assert told["table"]["retrained"]["probe-layer3"] == pytest.approx(0.4)
@@ -602,16 +621,16 @@ def test_without_a_fit_it_is_paired_with_the_networks_retrained_without_a_class(
         ("prepare", 0.01), ("select", 1e-5), ("edit", 1e-4))]
     page = [artifacts.row("soft", "accuracy", 0.1, split="forgotten-test", forget="cat", n=1000)]
     own, others = made("soft-pruning", "abc", page), made("readers", "a", looked)
-    monkeypatch.setattr(book, "page_key", lambda d, stage="": "abc")
-    monkeypatch.setattr(book, "identity", lambda d: {
+    monkeypatch.setattr(runs, "page_key", lambda d, stage="": "abc")
+    monkeypatch.setattr(runs, "identity", lambda d: {
         "architecture": "resnet18", "width": 16, "penalty": "so", "seed": 0, "profile": "laptop"})
-    monkeypatch.setattr(book, "requested", lambda d: "cat")
+    monkeypatch.setattr(summaries, "requested", lambda d: "cat")
     use([own, others])
-    assert findings.from_table("cifar10", rung) is None
+    assert unfitted.from_table("cifar10", rung) is None
     extra = {"options": {"sites": 2}}
     use([own, others, made(stage, "a", rows, extra),
          made(stage, "b", table_rows(rung, "cat", 0.9, -9.0) + rows[-3:], extra, width=32)])
-    told = findings.from_table("cifar10", rung)
+    told = unfitted.from_table("cifar10", rung)
     assert (told["classes"], told["n"], told["options"]["sites"]) == (3, 2, 2)
     assert told["forgotten"] == pytest.approx(0.4 / 3) and told["worst"] == pytest.approx(0.3)
     assert not told["gone"] and told["spared"] and not told["met"]
@@ -620,31 +639,31 @@ def test_without_a_fit_it_is_paired_with_the_networks_retrained_without_a_class(
     assert told["gaps"]["10-nn"] == pytest.approx((20, 20, 20))
     assert told["several"][2]["forgotten"] == 50 and told["prepare"] == 0.01
     assert told["strengths"] == ([1.5, 3.0] if rung == "searched" else [])
-    wide, = findings.table_elsewhere("cifar10", rung)
+    wide, = unfitted.table_elsewhere("cifar10", rung)
     assert (wide["width"], wide["seed"], wide["classes"], wide["gaps"]) == (32, 0, 1, None)
-    first, *rest = findings.beside_bars("cifar10")
+    first, *rest = recovered.beside_bars("cifar10")
     assert first["edit"] == rung and first["refit"][0] == pytest.approx(30)
     assert [b["edit"] for b in rest] == ["best", "guarded"]
     for kind, said in (("complete", "does not hold"), ("retained", "holds"),
                        ("milliseconds", "holds")):
-        judged = book.judge({"id": kind}, "cifar10", rung)
+        judged = verdicts.judge({"id": kind}, "cifar10", rung)
         assert judged["verdict"] == said
     assert ("a search of 0.01 s a class" if rung == "searched" else "10.0 ms for all classes"
             ) in judged["text"]
-    assert book.judge({"id": "privacy"}, "cifar10", rung) is None
+    assert verdicts.judge({"id": "privacy"}, "cifar10", rung) is None
 
 
 @pytest.mark.parametrize("rung, at", [("prototype", "alpha"), ("searched", "margin")])
 def test_trials_of_a_table_stand_by_their_number_of_sites(rung, at, use, monkeypatch):
-    assert findings.table_trials("nowhere", rung) == []
+    assert choices.table_trials("nowhere", rung) == []
     settings = [{"sites": s, at: a, "spread": 1.0} for s, a in ((1, 2.0), (1, 3.0), (2, 2.0))]
     rows = [artifacts.row(rung, f"trial-{k}", v, "points", n=5, gate=f"trial-{i}")
             for i, left in enumerate((3.0, 1.0, 2.0))
             for k, v in (("left", left), ("forgotten-mean", left / 2), ("change-mean", -0.1),
                          ("change-worst", -1.0 if i == 1 else -0.2))]
     use([made(f"{rung}-choice", "key", rows, {"trials": settings, "set": settings[1]})])
-    monkeypatch.setattr(findings.prototypes, "chosen", lambda file: {"cifar10": {"record": "key"}})
-    one, two = findings.table_trials("cifar10", rung)
+    monkeypatch.setattr(prototypes, "chosen", lambda file: {"cifar10": {"record": "key"}})
+    one, two = choices.table_trials("cifar10", rung)
     # the second costs a class too much for `searched`, whose rule asks for that
     took = (2.0, False, 3) if rung == "searched" else (3.0, True, 1)
     assert (one[at], one["chosen"], one["left"]) == (*took[:2], pytest.approx(took[2]))
@@ -687,17 +706,17 @@ def test_what_shadow_models_tell_stands_by_attack_and_is_judged(use):
     assert told["auc"]["lira-others"]["prototype"]["value"] == 0.55
     both = [[told["auc"][attack][m] for m in ("original", "prototype", "retrained")]
             for attack in ("lira-online", "lira-others")]
-    judged = book.judge_attack("LiRA: ", "cat", *both)
+    judged = verdicts.judge_attack("LiRA: ", "cat", *both)
     assert judged["verdict"] == "holds" and "25 % [19, 31] of the excess" in judged["text"]
     high = both[0][0]
-    assert book.judge_attack("", "cat", (high, high, both[0][2]), [None] * 3
+    assert verdicts.judge_attack("", "cat", (high, high, both[0][2]), [None] * 3
                              )["verdict"] == "does not hold"
-    assert book.judge_attack("", "cat", (both[0][2], high, None), [None] * 3
+    assert verdicts.judge_attack("", "cat", (both[0][2], high, None), [None] * 3
                              )["verdict"].startswith("no evidence")
 
 
 def test_readers_that_learn_by_steps_are_paired_by_class(use, monkeypatch):
-    monkeypatch.setattr(book, "identity", lambda d: {
+    monkeypatch.setattr(runs, "identity", lambda d: {
         "architecture": "resnet18", "width": 16, "penalty": "so", "seed": 0})
     rows = []
     for name, base in (("cat", 0.2), ("dog", 0.4)):
@@ -710,13 +729,13 @@ def test_readers_that_learn_by_steps_are_paired_by_class(use, monkeypatch):
             rows.append(artifacts.row(method, "recall-t4-others", 0.9, split="retained-test",
                                       forget=name))
     use([])
-    assert findings.again("cifar10") is None
+    assert recovered.again("cifar10") is None
     at = {"architecture": "resnet18", "width": 16, "penalty": "so", "seed": 0}
     extra = {"states": 5, "orders": 3, "steps": 40}
     use([made("again", "a", rows, extra, **at | {"width": 32})])
-    assert findings.again("cifar10") is None, "another network's"
+    assert recovered.again("cifar10") is None, "another network's"
     use([made("again", "a", rows, extra, **at)])
-    told = findings.again("cifar10")
+    told = recovered.again("cifar10")
     assert (told["n"], told["states"], told["orders"], told["steps"]) == (2, 5, 3, 40)
     assert told["methods"] == ["original", "guarded", "retrained"]
     assert told["mean"]["hidden"]["guarded"] == pytest.approx(40)
@@ -739,9 +758,9 @@ def test_spreads_over_classes_are_those_of_each_edit(use):
                                    forget=name)]
     at = {"architecture": "resnet18", "width": 16, "penalty": "so", "epochs": 14, "seed": 0}
     use([])
-    assert findings.each("cifar10") == []
+    assert across.each("cifar10") == []
     use([made("each", "a", rows, {"options": {"best": "{}"}}, **at)])
-    (told,) = findings.each("cifar10")
+    (told,) = across.each("cifar10")
     assert (told["rung"], told["n"], told["width"]) == ("best", 2, 16)
     assert told["refit"] == pytest.approx(0.7) and told["before"] == pytest.approx(0.8)
     assert told["refit-spread"] == pytest.approx(0.02 ** 0.5)

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from softprune import book, findings, ladder, paths, pruning
+from softprune import choices, ladder, paths, pruning, runs
 
 sys.path.insert(0, str(paths.root() / "benchmarks"))
 import fits
@@ -32,12 +32,12 @@ def test_every_setting_is_fitted_from_every_seed_and_read_by_the_book(smoke, qui
     assert {r["n"] for r in rows if r["metric"] == "change-mean"} == {3}
     record = {"stage": "fits", "rows": rows, "extra": {"settings": told},
               "parameters": {"dataset": "digits", "width": 8, "profile": "smoke"}}
-    monkeypatch.setattr(book, "records", lambda: [record])
-    first, more, _ = findings.fits("digits")
+    monkeypatch.setattr(runs, "records", lambda: [record])
+    first, more, _ = choices.fits("digits")
     assert first["n"] == 2 and first["gain"][0] == 0 and first["classes"] == 3
     own = [[value[m, f"seed-{s}", "change-mean"] for s in (0, 1)] for m in ("chosen", more["name"])]
     assert more["gain"][0] == pytest.approx(sum(own[1]) / 2 - sum(own[0]) / 2)
-    assert first["least"] == min(own[0]) and findings.fits("cifar10") == []
+    assert first["least"] == min(own[0]) and choices.fits("cifar10") == []
 
 
 def test_gates_and_shifts_are_compared_with_both(smoke, quick, monkeypatch):

@@ -2,7 +2,18 @@
 
 import pytest
 
-from softprune import book, comparisons, findings, glance, ladder, paths, pruning
+from softprune import (
+    bar,
+    comparisons,
+    findings,
+    front,
+    glance,
+    ladder,
+    paths,
+    pruning,
+    runs,
+    summaries,
+)
 
 
 @pytest.fixture
@@ -18,16 +29,16 @@ def two_sets(monkeypatch):
         {"method": "pour-p", "n": 2, "forgotten-mean": 0.0, "forgotten-worst": 0.0,
          "change-mean": -0.1, "change-worst": -2.0}]}.get(d, []))
     network = {"soft": {"classes": 10, "met": False}, "guarded": None}
-    monkeypatch.setattr(findings, "front_table", lambda: [
+    monkeypatch.setattr(front, "front_table", lambda: [
         network | {"best": {"classes": n, "met": met}}
         for n, met in ((10, True), (10, False), (3, True))])
-    monkeypatch.setattr(findings, "_bars", lambda d, told: (
+    monkeypatch.setattr(bar, "bars", lambda d, told: (
         told["forgotten"] == 0, told["change-worst"] >= -1))
-    monkeypatch.setattr(book, "pages", lambda: ["a", "cifar10"])
-    monkeypatch.setattr(book, "in_turn", lambda d, m: {
+    monkeypatch.setattr(runs, "pages", lambda: ["a", "cifar10"])
+    monkeypatch.setattr(summaries, "in_turn", lambda d, m: {
         "forgotten-mean": 0.0, "forgotten-worst": 0.0, "change-mean": 0.1, "change-worst": 0.0,
         "n": 10})
-    monkeypatch.setattr(book, "beside", lambda d, stage, edit, metric: (
+    monkeypatch.setattr(summaries, "beside", lambda d, stage, edit, metric: (
         {"value": 0.75} if (d, edit, metric) == ("a", "best", "auc-t1-lira-online") else None))
     monkeypatch.setattr(findings, "shadowed", lambda d: {
         "auc": {"lira-online": {"searched": {"value": 0.5}}}} if d == "cifar10" else None)
@@ -70,7 +81,7 @@ def test_edits_that_a_page_does_not_attack_are_told_by_the_benchmark(two_sets):
 @pytest.mark.parametrize("dataset, architecture", [("digits", "digits-cnn"),
                                                    ("cifar10", "resnet18")])
 def test_where_edits_act_is_where_the_stored_ones_are(dataset, architecture, monkeypatch):
-    monkeypatch.setattr(book, "identity", lambda d: {
+    monkeypatch.setattr(runs, "identity", lambda d: {
         "architecture": architecture, "width": 16, "profile": "laptop"})
     sites, lines = glance.acting(dataset)
     told = {line["edit"]: line for line in lines}
@@ -90,7 +101,7 @@ def test_where_edits_act_is_where_the_stored_ones_are(dataset, architecture, mon
 
 
 def test_the_figure_says_in_words_where_edits_act(tmp_path, monkeypatch):
-    monkeypatch.setattr(book, "identity", lambda d: {
+    monkeypatch.setattr(runs, "identity", lambda d: {
         "architecture": "resnet18", "width": 16, "profile": "laptop"})
     alt = glance.pictures(tmp_path)["where-edits-act"]
     assert (tmp_path / "where-edits-act.png").exists()

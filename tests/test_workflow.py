@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from softprune import book, cli, paths, training
+from softprune import ablations, cli, paths, training
 from softprune.profiles import PROFILES
 
 sys.path.insert(0, str(paths.root() / "workflow"))
@@ -46,7 +46,7 @@ def test_training_options_of_the_matrix_make_a_configuration(profile):
 
 
 def test_the_strengths_are_those_of_the_ablations_page():
-    assert matrix.STRENGTHS == book.STRENGTHS
+    assert matrix.STRENGTHS == ablations.STRENGTHS
 
 
 def test_a_paper_run_never_takes_the_laptops_shortcuts():

@@ -7,7 +7,7 @@ import statistics
 import nbformat
 import yaml
 
-from softprune import book, catalog, headtohead, notebooks, paths
+from softprune import catalog, headtohead, notebooks, paths, runs, summaries
 
 STAGE = "head-to-head"
 WITHIN = 2.0  # points that a baseline may lie below what is reported of it
@@ -21,7 +21,7 @@ def compared() -> list[str]:
 @functools.cache
 def own_rows(dataset: str) -> list[dict]:
     """Rows of the record that the page was published with."""
-    return book.rows(key=book.page_key(dataset, STAGE), stage=STAGE)
+    return runs.rows(key=runs.page_key(dataset, STAGE), stage=STAGE)
 
 
 def _rows(dataset: str, **where) -> list[dict]:
@@ -87,11 +87,11 @@ def refit_before(dataset: str) -> float:
 
 
 def compared_turns(dataset: str) -> list[dict]:
-    """Methods over classes in turn: `method`, `n` and the four numbers of `book.TURN`."""
-    where = {"sites": "each"}
+    """Methods over classes in turn: `method`, `n` and the four numbers of `summaries.TURN`."""
+    found = _rows(dataset, sites="each", metric="all-classes-forgotten-mean")
     return [{"method": r["method"], "n": r["n"]} | {
-        k: _rows(dataset, **where, method=r["method"], metric=f"all-classes-{k}")[0]["value"]
-        for k in book.TURN} for r in _rows(dataset, **where, metric="all-classes-forgotten-mean")]
+        k: _rows(dataset, sites="each", method=r["method"], metric=f"all-classes-{k}")[0]["value"]
+        for k in summaries.TURN} for r in found]
 
 
 def left_to_refit(dataset: str) -> dict:
@@ -159,8 +159,8 @@ def speed_bar(dataset: str) -> list[dict]:
 def times_apart() -> float:
     """How many times as long or as short the plain method's request took on a data set's page as on
     its head-to-head page, at most: what one run's time is worth."""
-    pairs = [(book.summary(d)["request"], compared_row(d, "soft")["request"])
-             for d in compared() if d in book.pages()]
+    pairs = [(summaries.summary(d)["request"], compared_row(d, "soft")["request"])
+             for d in compared() if d in runs.pages()]
     return max((max(a / b, b / a) for a, b in pairs), default=1.0)
 
 
@@ -173,7 +173,7 @@ def headlines() -> list[dict]:
         `bars`, as `speed_bar` gives them.
     """
     made = []
-    for record in book.records():
+    for record in runs.records():
         if record["stage"] != "headline":
             continue
         value = {(r["method"], r["metric"]): r["value"] for r in record["rows"]}
@@ -227,7 +227,7 @@ def unreported(dataset: str) -> list[str]:
     return sorted(r["method"] for r in compared_methods(dataset) if r["method"] not in known)
 
 
-def globals_for_pages() -> dict:
+def helpers() -> dict:
     """What pages may call."""
     own = (compared, compared_methods, compared_row, compared_turns, speed_bar, headlines, reported,
            plain_fractions, beside_reported, unreported, tuning_of, seed_floor, baselines, at_edge,
@@ -258,7 +258,7 @@ def every_class(dataset: str, method: str) -> dict | None:
     own, again = compared_row(dataset, method), compared_row(dataset, "retrained")
     if not (own and again and own["prepare"]):
         return None
-    n = len(book.class_names(dataset))
+    n = len(runs.class_names(dataset))
     return {"classes": n, "seconds": n * own["prepare"],
             "retrainings": n * own["prepare"] / again["request"]}
 
@@ -282,8 +282,8 @@ def longer(dataset: str) -> dict | None:
         `refit`, means over the classes; `request` (s) and `ratio` to the request of `best` in the
         same run; `short`, the method's row of `compared_methods`.
     """
-    own = {k: book.identity(dataset)[k] for k in ("architecture", "width", "penalty", "seed")}
-    found = [r for r in book.records() if r["stage"] == "longer"
+    own = {k: runs.identity(dataset)[k] for k in ("architecture", "width", "penalty", "seed")}
+    found = [r for r in runs.records() if r["stage"] == "longer"
              and ({"dataset": dataset} | own).items() <= r["parameters"].items()]
     if not found or dataset not in compared():
         return None

@@ -5,14 +5,17 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from softprune import (
-    book,
+    bar,
     comparisons,
     findings,
+    front,
     guarding,
     ladder,
     models,
     prototypes,
+    runs,
     searching,
+    summaries,
 )
 
 EDITS = ("original", "head-mask", "soft", "hard", "pour-p", "prototype", "searched", "best",
@@ -43,7 +46,7 @@ def at_a_glance() -> list[dict]:
             "met": sum(every) if every else None, "tried": len(every) or None,
             "some_met": sum(some) if some else None, "some_tried": len(some) or None,
             "refit": found_by_refit(edit)} | {
-                name: {d: told for d in book.pages() if (told := attacked(d, edit, attack))}
+                name: {d: told for d in runs.pages() if (told := attacked(d, edit, attack))}
                 for name, attack in (("auc", "lira-online"), ("others", "lira-others"))})
     return made
 
@@ -56,14 +59,14 @@ def bars(edit: str) -> list[tuple[bool, bool]]:
     `findings.front_table`.
     """
     if edit == "head-mask":
-        turns = {d: [book.in_turn(d, edit)] for d in book.pages()}
+        turns = {d: [summaries.in_turn(d, edit)] for d in runs.pages()}
     elif edit == "pour-p":
         turns = {d: [t for t in comparisons.compared_turns(d) if t["method"] == edit]
                  for d in comparisons.compared()}
     else:
         return [(n[edit]["classes"] == n["soft"]["classes"], n[edit]["met"])
-                for n in findings.front_table() if n.get(edit)]
-    return [(t["n"] == book.in_turn(d, "soft")["n"], findings.met(d, findings.turn_of(t)))
+                for n in front.front_table() if n.get(edit)]
+    return [(t["n"] == summaries.in_turn(d, "soft")["n"], bar.met(d, bar.turn_of(t)))
             for d, told in turns.items() for t in told]
 
 
@@ -84,7 +87,8 @@ def attacked(dataset: str, edit: str, attack: str = "lira-online") -> dict | Non
     told, rows = findings.shadowed(dataset), []
     for name in ("lira-online", "lira-centred") if attack == "lira-online" else (attack,):
         row = told["auc"].get(name, {}).get(edit) if told else None
-        rows.append(row or book.beside(dataset, "membership-inference", edit, f"auc-t1-{name}"))
+        rows.append(row or summaries.beside(dataset, "membership-inference", edit,
+                                            f"auc-t1-{name}"))
     return max((r for r in rows if r), key=lambda r: r["value"], default=None)
 
 
@@ -97,7 +101,7 @@ def acting(dataset: str = HIDDEN) -> tuple[list[str], list[dict]]:
         network whose last batch norms are shifted) and `readers` (sites where a classifier learns
         along while it is fitted).
     """
-    own = book.identity(dataset)
+    own = runs.identity(dataset)
     model = models.build(own["architecture"], classes=2, channels=3, width=own["width"])
     last = model.sites()[-1].name
     made = [_line("soft", gates=[last]), _line("calibrated", gates=[last])]
@@ -156,7 +160,7 @@ def _two_digits(seconds: float) -> tuple[str, str]:
 
 def pictures(folder: Path) -> dict[str, str]:
     """Write the figure; returns alternative text by its name, none where there are no pages."""
-    if HIDDEN not in book.pages():
+    if HIDDEN not in runs.pages():
         return {}
     from softprune import plots
 

@@ -1,0 +1,53 @@
+"""The front page's table."""
+
+from softprune import across, bar, catalog, choices, recovered, runs, summaries, unfitted
+
+FRONT = ("soft", "hard", "best")  # what the front page shows of them
+
+
+def front_table() -> list[dict]:
+    """The front page's table: each page's network, then the wider ones (`present`).
+
+    Returns:
+        Dicts with `dataset`, `name`, `title` (the name with profile and accuracy), `inside` (what
+        `best` leaves under the untouched classifier; None if not measured), and a dict a method of
+        `FRONT` as in `networks`, with `met`: whether it meets the whole bar; the same for
+        `guarded`, `prototype` and `searched` (None where it was not measured); `refit`: the row of
+        `each` of `best`, or None; `partial`: whether `best` was fitted for some classes only;
+        `earlier`: whether by an earlier setting.
+    """
+    titles, made = {d: c["title"] for d, c in catalog.catalog().items()}, []
+    for d in runs.pages():
+        own, inside = runs.identity(d), summaries.inside_turn(d)
+        turns = {m: summaries.in_turn(d, m) for m in FRONT}
+        name = f"{titles[d]}, width {own['width']}"
+        made.append({"dataset": d, "name": name, "title": f"{name} ({own['profile']})",
+                     "at": {"width": own["width"]},
+                     "earlier": "soft-pruning" in choices.older_pages(d),
+                     "inside": inside["forgotten-mean"] if inside else None}
+                    | {m: bar.turn_of(t) for m, t in turns.items()})
+    for d in across.side_by_side():
+        for e in across.present(across.wider(d)):
+            name = f"{titles[d]}, {e['label'].split(', ', 1)[1]}"
+            title = f"{name} ({e['profile']}), {100 * e['test']:.1f} % right before"
+            title += "; fitted by an earlier setting" if e["earlier"] else ""
+            made.append({"dataset": d, "name": name, "title": title, "earlier": e["earlier"],
+                         "at": {k: e[k] for k in ("architecture", "width", "penalty", "epochs")},
+                         "inside": e["inside"]["forgotten"]} | {m: dict(e[m]) for m in FRONT})
+    for row in made:
+        at = row.pop("at")
+        found = recovered.most_guarded(row["dataset"], **at)
+        row["guarded"] = bar.turn_over(found[0]) if found else None
+        row |= {rung: unfitted.from_table(row["dataset"], rung, **{"penalty": "so", "seed": 0} | at)
+                for rung in choices.UNFITTED}
+        for told in (row[m] for m in (*FRONT, "guarded", *choices.UNFITTED) if row[m]):
+            told["met"] = bar.met(row["dataset"], told)
+        row["refit"] = next((e for e in across.each(row["dataset"]) if e["rung"] == "best"
+                             and ({"penalty": "so", "seed": 0} | at).items() <= e.items()), None)
+        row["partial"] = row["best"]["classes"] < row["soft"]["classes"]
+    return made
+
+
+def helpers() -> dict:
+    """What pages may call."""
+    return {"front_table": front_table}
