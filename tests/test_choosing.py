@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from softprune import artifacts, choosing, cli, devices, ladder, paths, requests
+from softprune import artifacts, choosing, cli, cli_train, devices, ladder, paths, requests
 from softprune.errors import UserError
 
 AXES = [[{"margin": 0.1}, {"margin": 1.0}], [{"keep": "labels"}, {"keep": "teacher"}]]
@@ -132,8 +132,8 @@ def test_the_choice_is_recorded_remembered_and_used(smoke, monkeypatch, own_root
     monkeypatch.setattr(choosing, "looked_at", lambda b: (3,))
     monkeypatch.setitem(choosing.AXES, "calibrated", [[{"margin": 0.3}, {"margin": 3.0}]])
     words = ["fit", "--choose", "--dataset", "digits", "--profile", "smoke", "--rung", "calibrated"]
-    monkeypatch.setattr(cli, "_configuration", lambda *_, **__: None)
-    monkeypatch.setattr(cli, "_bench", lambda _: smoke)
+    monkeypatch.setattr(cli_train, "configuration", lambda *_, **__: None)
+    monkeypatch.setattr(cli_train, "bench_of", lambda _: smoke)
     assert cli.main(words) == 0
     said = capsys.readouterr().out
     assert said.count("left") == 2 and "chosen for calibrated on digits: margin=" in said

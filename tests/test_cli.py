@@ -11,7 +11,18 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from softprune import artifacts, cli, ladder, paths, profiles, pruning, requests, training
+from softprune import (
+    artifacts,
+    cli,
+    cli_run,
+    cli_words,
+    ladder,
+    paths,
+    profiles,
+    pruning,
+    requests,
+    training,
+)
 from softprune.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -59,8 +70,8 @@ def test_refusals(words, message, capsys, tmp_path, monkeypatch, digits):
 
 
 def test_sides_are_read_as_recipes_have_them():
-    assert cli.sides("0.25:16,0.6:24") == profiles.RECIPES["cifar10"]["laptop"]["sides"]
-    assert cli.sides("") == ()
+    assert cli_words.sides("0.25:16,0.6:24") == profiles.RECIPES["cifar10"]["laptop"]["sides"]
+    assert cli_words.sides("") == ()
 
 
 def test_a_path_that_cannot_be_written_is_one_line(smoke, tmp_path, capsys):
@@ -85,7 +96,7 @@ def test_a_full_disk_is_one_line(tmp_path, capsys, monkeypatch):
     with pytest.raises(OSError, match="No space left") as stop:
         artifacts.save_tensors(tmp_path / "m.safetensors", {})
     assert not list(tmp_path.iterdir())
-    monkeypatch.setattr(cli, "_doctor", lambda arguments: (_ for _ in ()).throw(stop.value))
+    monkeypatch.setattr(cli_run, "doctor", lambda arguments: (_ for _ in ()).throw(stop.value))
     assert main(["doctor"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
@@ -307,7 +318,7 @@ def test_a_page_keeps_its_parameters_but_not_those_of_another_kind(monkeypatch):
     page = {"parameters": {"profile": "laptop", "trained": True, "fraction": 1, "forget": "two"}}
     monkeypatch.setattr(notebooks, "page_metadata", lambda _: page)
     asked = Namespace(stage="head-to-head", dataset="digits", parameters=[], profile=None)
-    values = cli._wanted(asked)["head-to-head"]
+    values = cli_run.wanted(asked)["head-to-head"]
     assert values["trained"] == "all", "an older page's true means nothing to this template"
     assert (values["forget"], values["fraction"], values["profile"]) == ("two", 1, "laptop")
 

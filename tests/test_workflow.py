@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from softprune import ablations, cli, paths, training
+from softprune import ablations, cli, cli_words, paths, training
 from softprune.profiles import PROFILES
 
 sys.path.insert(0, str(paths.root() / "workflow"))
@@ -16,7 +16,7 @@ def test_every_job_is_a_command_that_softprune_accepts(profile):
         name, *words = job.command.split()
         arguments = cli.build_parser().parse_args(words)
         assert name == "softprune" and arguments.profile == profile in PROFILES
-        assert cli.assignments(arguments.parameters) is not None
+        assert cli_words.assignments(arguments.parameters) is not None
 
 
 @pytest.mark.parametrize("profile", ["laptop", "paper"])
@@ -29,13 +29,13 @@ def test_jobs_have_names_of_their_own_and_wait_only_for_earlier_ones(profile):
 
 def trained(profile):
     """The configuration of every training in the matrix."""
-    kinds = {"strength": float, "sides": cli.sides} | dict.fromkeys(
+    kinds = {"strength": float, "sides": cli_words.sides} | dict.fromkeys(
         ("width", "epochs", "seed", "pad", "cutout"), int)
     for job in matrix.jobs(profile):
         words = cli.build_parser().parse_args(job.command.split()[1:])
         if job.command.split()[1] == "train":
             values = {k: kinds.get(k, str)(v) for k, v in
-                      cli.assignments(words.parameters).items()}
+                      cli_words.assignments(words.parameters).items()}
             without = tuple(words.without.split(",")) if words.without else ()
             yield training.configure(words.dataset, profile, without=without, **values)
 

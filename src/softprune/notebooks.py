@@ -101,7 +101,7 @@ def check(stage: str, overrides: dict) -> dict:
     Raises:
         UserError: an unknown name, with the accepted ones; a wrong type.
     """
-    from softprune.cli import typed
+    from softprune.cli_words import typed
 
     defaults = parameters(template(stage))
     for name, value in overrides.items():
