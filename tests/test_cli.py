@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from softprune import (
     artifacts,
     cli,
+    cli_measure,
     cli_run,
     cli_words,
     ladder,
@@ -56,6 +57,10 @@ ROOT = Path(__file__).resolve().parents[1]
     ("train --dataset digits -p sides=0.5:8,0.5:9", "sides=0.5:8,0.5:9: expected SHARE:PIXELS"),
     ("train --dataset digits -p sides=1.5:8", "sides=1.5:8: expected SHARE:PIXELS"),
     ("train --dataset digits -p sides=0.5:7", "sides=0.5:7: expected SHARE:PIXELS"),
+    ("measure nothing --dataset digits", "unknown measurement 'nothing': expected one of again"),
+    ("measure deep", "measure deep: expected --dataset NAME"),
+    ("measure ratios --dataset digits", "needs no trained network"),
+    ("measure deep --dataset digits --profile smoke -p seed=9", "is not trained yet: type"),
     ("data fetch mnist", "unknown data set"),
     ("data fetch cifar10 --from /nowhere/a.tar.gz", "does not exist"),
     ("data import /nowhere --name x", "no folder 'train'"),
@@ -345,3 +350,21 @@ def test_a_damaged_data_set_is_one_line(monkeypatch, tmp_path, capsys):
     assert cli.main(["data", "list"]) == 2
     error = capsys.readouterr().err
     assert "shells" in error and "data fetch" in error and error.count("\n") == 1
+
+
+def test_a_measurement_gets_the_network_and_its_own_words(smoke, monkeypatch):
+    asked = []
+    monkeypatch.setattr(cli_measure.subprocess, "run", lambda command, check: asked.append(command)
+                        or subprocess.CompletedProcess(command, 3))
+    words = ["--profile", "smoke", "--with", "three,five --rung searched"]
+    assert main(["measure", "from_table", "--dataset", "digits", *words]) == 3
+    command, = asked
+    assert Path(command[1]) == ROOT / "benchmarks" / "from_table.py"
+    assert command[2:] == ["digits", str(smoke.checkpoint), "three,five", "--rung", "searched"]
+
+
+def test_a_measurement_runs_from_the_command_line(smoke):
+    """The script itself answers: its usage, since it lacks its classes."""
+    done = subprocess.run([sys.executable, "-m", "softprune.cli", "measure", "deep", "--dataset",
+                           "digits", "--profile", "smoke"], capture_output=True, text=True)
+    assert done.returncode == 1 and "deep.py DATASET CHECKPOINT.safetensors" in done.stderr

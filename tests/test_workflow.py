@@ -1,9 +1,10 @@
 import json
+import shlex
 import sys
 
 import pytest
 
-from softprune import ablations, cli, cli_words, paths, training
+from softprune import ablations, cli, cli_words, notebooks, paths, training
 from softprune.profiles import PROFILES
 
 sys.path.insert(0, str(paths.root() / "workflow"))
@@ -13,7 +14,7 @@ import matrix
 @pytest.mark.parametrize("profile", ["laptop", "paper"])
 def test_every_job_is_a_command_that_softprune_accepts(profile):
     for job in matrix.jobs(profile):
-        name, *words = job.command.split()
+        name, *words = shlex.split(job.command)
         arguments = cli.build_parser().parse_args(words)
         assert name == "softprune" and arguments.profile == profile in PROFILES
         assert cli_words.assignments(arguments.parameters) is not None
@@ -27,17 +28,28 @@ def test_jobs_have_names_of_their_own_and_wait_only_for_earlier_ones(profile):
         seen.add(job.name)
 
 
+KINDS = {"strength": float, "sides": cli_words.sides} | dict.fromkeys(
+    ("width", "epochs", "seed", "pad", "cutout"), int)
+
+
+def commands(profile):
+    """The verb, the parsed words, and the configuration of every job on one network."""
+    for job in matrix.jobs(profile):
+        _, verb, *rest = shlex.split(job.command)
+        words = cli.build_parser().parse_args([verb, *rest])
+        values = cli_words.assignments(words.parameters)
+        if verb == "run" or words.dataset is None:
+            yield verb, words, None
+            continue
+        without = getattr(words, "without", None) if verb == "train" else None
+        yield verb, words, training.configure(
+            words.dataset, profile, without=tuple(without.split(",")) if without else (),
+            **{k: KINDS.get(k, str)(v) for k, v in values.items()})
+
+
 def trained(profile):
     """The configuration of every training in the matrix."""
-    kinds = {"strength": float, "sides": cli_words.sides} | dict.fromkeys(
-        ("width", "epochs", "seed", "pad", "cutout"), int)
-    for job in matrix.jobs(profile):
-        words = cli.build_parser().parse_args(job.command.split()[1:])
-        if job.command.split()[1] == "train":
-            values = {k: kinds.get(k, str)(v) for k, v in
-                      cli_words.assignments(words.parameters).items()}
-            without = tuple(words.without.split(",")) if words.without else ()
-            yield training.configure(words.dataset, profile, without=without, **values)
+    return [config for verb, _, config in commands(profile) if verb == "train"]
 
 
 @pytest.mark.parametrize("profile", ["laptop", "paper"])
@@ -55,13 +67,54 @@ def test_a_paper_run_never_takes_the_laptops_shortcuts():
     assert all("--profile paper" in t for t in texts)
 
 
+# networks of earlier recipes, which the pages show beside the present ones
+SHORTER = {("cifar10", "resnet18", 20), ("cifar10", "resnet18", 40),
+           ("cifar100", "resnet18", 20)} | {("cifar10", "vgg16", n) for n in (32, 60, 66, 76)}
+
+
 def test_every_published_training_is_in_the_matrix():
     """What stands in the run records can be made again: all but other lengths, or batches, of
     recipes."""
     known = [config.as_dict() for config in trained("laptop")]
-    shorter = {("cifar10", "resnet18", 20), ("cifar10", "resnet18", 40),
-               ("cifar100", "resnet18", 20)} | {("cifar10", "vgg16", n) for n in (32, 60, 66, 76)}
     records = [json.loads(p.read_text())["parameters"]
                for p in (paths.root() / "data" / "results").glob("*/laptop/train-*.json")]
     assert not [p for p in records if p not in known
-                and (p["dataset"], p["architecture"], p["epochs"]) not in shorter]
+                and (p["dataset"], p["architecture"], p["epochs"]) not in SHORTER]
+
+
+def test_every_run_record_is_made_by_a_job():
+    """What a page quotes, `make results` measures: sweeps, choices, pages, measurements."""
+    verbs = {"sweep": "sweep", "seeds": "in-turn"}
+    scripts = {"benchmark": "ratios", "searched": "from_table", "from-table": "from_table"}
+    made = set()
+    for verb, words, config in commands("laptop"):
+        told = json.dumps(config.as_dict(), sort_keys=True) if config else words.dataset
+        if verb == "fit" and words.choose:
+            made.add(("choose", words.rung, words.dataset))
+        elif verb == "run":
+            made |= {(stage, words.dataset) for stage in notebooks.needed(words.stage)}
+        elif verb == "measure":
+            searched = "--rung searched" in words.more
+            made.add((words.name, searched, told))
+        else:
+            made.add((verb, told))
+    lacking = []
+    for path in (paths.root() / "data" / "results").glob("*/laptop/*.json"):
+        r = json.loads(path.read_text())
+        stage, p, dataset = r["stage"], r["parameters"], r["parameters"]["dataset"]
+        own = json.dumps(p, sort_keys=True)
+        if stage == "ladder":
+            kinds = {("choose", rung, dataset) for rung in ("calibrated", "best")}
+        elif stage.endswith("-choice"):
+            kinds = {("choose", stage.removesuffix("-choice"), dataset)}
+        elif stage in notebooks.EVERY:
+            kinds = {(stage, dataset)}
+        elif stage in ("train", *verbs):
+            kinds = {(verbs.get(stage, stage), own)}
+        else:
+            name = scripts.get(stage, stage)
+            kinds = {(name, stage == "searched", own), (name, False, None)}
+        earlier = (dataset, p["architecture"], p["epochs"]) in SHORTER
+        if not kinds & made and not earlier:
+            lacking.append(path.name)
+    assert not lacking

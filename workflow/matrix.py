@@ -9,7 +9,7 @@ early; whoever stops in the middle has a book with fewer rows, not a broken one.
 
 import itertools
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 # what fits two cores in half an hour; `paper` takes its own recipe instead
 NARROW = {"cifar10": {"width": 16, "epochs": 14}, "cifar100": {"width": 16, "epochs": 14},
@@ -39,6 +39,24 @@ OF_A_HUNDRED = ("couch", "mouse", "skunk", "bowl", "chair", "dolphin", "lamp", "
                 "rose")
 OF_TWO_HUNDRED = ("bison", "dumbbell", "sombrero")
 CLASSES = ("cat", "airplane", "automobile", "bird", "deer", "dog", "frog", "horse", "ship", "truck")
+# what other pages quote of each page's network: a file of benchmarks/ and what it takes; `{}` is
+# the classes that a network was retrained without. `readers` first: it chooses for `guarded`
+RETRAINED = {"digits": ("three", *DIGITS), "cifar10": CLASSES,
+             "cifar100": ("apple", *OF_A_HUNDRED),
+             "tiny-imagenet-200": ("goldfish", *OF_TWO_HUNDRED)}
+ALL = ("readers", "from_table {}", "from_table {} --rung searched", "directions")
+BESIDE_PAGE = {
+    "digits": (*ALL, "deep {}", "again guarded,deep", "each --rungs best,searched", "lira three",
+               "trials"),
+    "cifar10": (*ALL, "deep {}", "again guarded,deep", "each --rungs best,searched", "lira cat",
+                "trials", "several 2,3", "longer cat,airplane,automobile --epochs 1"),
+    "cifar100": ("readers 10", *ALL[1:], "deep {}", "again guarded,deep", "guarded", "each",
+                 "fits"),
+    "tiny-imagenet-200": ("readers 40", *ALL[1:], "each")}
+UNFITTED = ("from_table", "from_table --rung searched")
+EACH = ("each --rungs best,searched",)
+# digits' pages beside the walkthrough that nothing else executes
+PAGES = ("gone-or-hidden", "positive-control", "known-mistakes", "break-it", "toy", "own-method")
 
 
 @dataclass(frozen=True)
@@ -67,12 +85,36 @@ def train(dataset: str, profile: str, values: dict, without: str = "") -> Job:
                                 f"{left_out}{options}")
 
 
+def measure(job: Job, told: str) -> Job:
+    """A measurement on what a training made: a file of `benchmarks/`, then the words it takes."""
+    name, _, words = told.partition(" ")
+    searched = "-searched" if "searched" in words and name == "from_table" else ""
+    given = f' --with "{words}"' if words else ""
+    return Job(job.name.replace("train-", f"measure-{name}{searched}-", 1),
+               job.command.replace("softprune train", f"softprune measure {name}") + given,
+               (job.name,), heavy=True)
+
+
+def in_order(jobs: list[Job]) -> list[Job]:
+    """Each waits for the one before it, too."""
+    return jobs[:1] + [replace(job, needs=(*job.needs, before.name))
+                       for before, job in itertools.pairwise(jobs)]
+
+
 def after(job: Job, verb: str, more: str = "", heavy: bool = False) -> Job:
     """`sweep`, `in-turn` or `fit-RUNG` on what a training made."""
     told = "fit" if verb.startswith("fit-") else verb
     return Job(job.name.replace("train-", f"{verb}-", 1),
                job.command.replace("softprune train", f"softprune {told}") + more,
                (job.name,), heavy)
+
+
+def choose(original: Job) -> list[Job]:
+    """The settings that a data set's edits and baselines get, on validation images."""
+    chosen = [after(original, f"fit-{rung}", f" --choose --rung {rung}", heavy=True)
+              for rung in ("calibrated", "best", "prototype", "searched")]
+    chosen = [replace(job, name=job.name.replace("fit-", "choose-", 1)) for job in chosen]
+    return in_order([*chosen, after(original, "tune", heavy=True)])
 
 
 def jobs(profile: str = "laptop") -> list[Job]:
@@ -84,14 +126,16 @@ def jobs(profile: str = "laptop") -> list[Job]:
     for dataset, left_out in firsts.items():
         original = train(dataset, profile, narrow[dataset])
         every = EVERY.get(dataset, "")
+        choices = choose(original)
         fits = [after(original, f"fit-{rung}", f" --rung {rung}{every}", heavy=True)
                 for rung in ("calibrated", "best")]
         reference = train(dataset, profile, narrow[dataset], left_out)
+        fits = [replace(fit, needs=(*fit.needs, choices[-1].name)) for fit in fits]
         names = tuple(j.name for j in (original, *fits, reference))
         page = Job(f"pages-{dataset}", f"softprune run all --dataset {dataset} --profile {profile}"
                    f" -p forget={left_out}"
                    + "".join(f" -p {k}={v}" for k, v in narrow[dataset].items()), names)
-        found += [original, *fits, reference, page]
+        found += [original, *choices, *fits, reference, page]
     # what an attacker can tell: shadow models, more retrained references, then the pages again
     original = train("cifar10", profile, narrow["cifar10"])
     shadows = after(original, "shadows", " --without cat", heavy=True)
@@ -149,10 +193,33 @@ def jobs(profile: str = "laptop") -> list[Job]:
     # the page has gates for a tenth of the classes, this for all
     found.append(after(train("tiny-imagenet-200", profile, narrow["tiny-imagenet-200"]), "in-turn",
                        heavy=True))
+    own = {d: train(d, profile, narrow.get(d, {})) for d in AGAINST}
+    digits_choices = choose(own["digits"])
+    found += [own["digits"], *digits_choices]
+    found += [Job(f"pages-digits-{stage}", f"softprune run {stage} --dataset digits "
+                  f"--profile {profile}", (digits_choices[-1].name,)) for stage in ("all", *PAGES)]
+    told = [(own[d], all_of) for d, all_of in BESIDE_PAGE.items()]
+    told += [(job, UNFITTED if "seed=" in job.name else UNFITTED + EACH) for job in side_by_side
+             if "tied" not in job.name]
+    for job in wide:
+        more = {"cifar10": (*EACH, "guarded", "headline cat"), "cifar100": ("guarded 5",)}
+        dataset, shipped = job.command.split()[3], "pad=2" in job.name
+        if "without" not in job.name and (shipped or dataset != "cifar10"):
+            told.append((job, UNFITTED + more.get(dataset, ())))
+    for job, all_of in told:
+        dataset, turned = job.command.split()[3], job.name.replace("train-", "in-turn-", 1)
+        without = ",".join(RETRAINED[dataset])
+        first, *rest = [measure(job, words.format(without)) for words in all_of]
+        waits = [j.name for j in found if j.name == turned or (
+            f"--dataset {dataset} " in j.command and "--without" in j.command)]
+        found += in_order([replace(first, needs=(*first.needs, *waits)), *rest])
+    found += [Job(f"measure-{name}", f"softprune measure {name} --profile {profile}", heavy=True)
+              for name in ("ratios", "grading")]
     there = {job.name for job in found}
     for dataset, (forget, less) in AGAINST.items():
         values = narrow.get(dataset, {})
         waits = [train(dataset, profile, values, c).name for c in ("", *forget.split(","))]
+        waits.append(own[dataset].name.replace("train-", "measure-readers-", 1))
         found.append(Job(
             f"pages-{dataset}-head-to-head", f"softprune run head-to-head --dataset {dataset} "
             f"--profile {profile} -p forget={forget}{less}"

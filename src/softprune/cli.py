@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 
-from softprune import __version__, cli_data, cli_fit, cli_forget, cli_run, cli_train
+from softprune import __version__, cli_data, cli_fit, cli_forget, cli_measure, cli_run, cli_train
 from softprune.errors import UserError
 from softprune.profiles import PROFILES
 
@@ -82,8 +82,14 @@ def build_parser() -> argparse.ArgumentParser:
                       help="default: those tuned on before, or the set's last")
     tune.add_argument("--steps", type=int, metavar="N",
                       help="of a trained method (default: as before, or 0, its own)")
-    for parser_ in (train, fit, sweep, in_turn, shadow, tune):
-        parser_.add_argument("--dataset", required=parser_ is not fit, metavar="NAME")
+    measure = _command(commands, "measure", cli_measure.measure,
+                       "one of benchmarks/, on a trained classifier: numbers of the other pages",
+                       "softprune measure deep --dataset digits --with three,five")
+    measure.add_argument("name", metavar="NAME", help="a file of benchmarks/, without .py")
+    measure.add_argument("--with", dest="more", default="", metavar="WORDS",
+                         help="what it takes besides data set and checkpoint")
+    for parser_ in (train, fit, sweep, in_turn, shadow, tune, measure):
+        parser_.add_argument("--dataset", required=parser_ not in (fit, measure), metavar="NAME")
         parser_.add_argument("--profile", default="laptop", metavar="|".join(PROFILES))
         parser_.add_argument("--threads", type=int, metavar="N",
                              help="CPU threads (the same bits need the same number)")

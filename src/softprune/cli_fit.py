@@ -17,7 +17,7 @@ def fit(arguments) -> None:
     if arguments.choose and rung in ("guarded", "deep"):
         raise UserError("--choose: expected --rung calibrated, best, searched or prototype; "
                         "guarded directions are chosen beside retrained networks, type "
-                        "`python benchmarks/readers.py`")
+                        "`softprune measure readers`")
     _check_every(arguments.every)
     bench = bench_to_fit(arguments)
     if arguments.choose:

@@ -1,6 +1,7 @@
 """`softprune train`, `sweep` and `shadows`."""
 
 import os
+from pathlib import Path
 
 from softprune import cli_words
 from softprune.errors import UserError, choose
@@ -46,16 +47,27 @@ def configuration(arguments, classes: tuple[str, str] | None = None, alone: bool
     return training.configure(arguments.dataset, arguments.profile, **values)
 
 
+def checkpoint_of(config, data_hash: str | None = None) -> Path:
+    """Where the trained classifier of a configuration is.
+
+    Raises:
+        UserError: it is not trained yet.
+    """
+    from softprune import training
+
+    path = training.find_checkpoint(config, data_hash)
+    if path is None:
+        raise UserError(f"{config.name} ({config.profile}) is not trained yet: type `softprune "
+                        f"train` with the same --dataset, --profile and -p")
+    return path
+
+
 def bench_of(config):
     """The trained classifier of a configuration, ready for requests."""
     from softprune import requests, training
 
     images = training.load_images(config)
-    path = training.find_checkpoint(config, images.data_hash)
-    if path is None:
-        raise UserError(f"{config.name} ({config.profile}) is not trained yet: type `softprune "
-                        f"train` with the same --dataset, --profile and -p")
-    return requests.Bench(path, images)
+    return requests.Bench(checkpoint_of(config, images.data_hash), images)
 
 
 def train(arguments) -> None:
