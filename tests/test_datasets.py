@@ -111,6 +111,12 @@ def test_a_damaged_cache_is_refused_and_left(tmp_path):
     with pytest.raises(UserError, match="hash"):
         datasets.load("hurt")
     assert path.exists()
+    for text in ('{"class_names": []}', "[]"):
+        (datasets.store("hurt") / "meta.json").write_text(text)
+        with pytest.raises(UserError, match="hash"):
+            datasets.load("hurt")
+        with pytest.raises(UserError, match="names no classes|cut short or was changed"):
+            catalog.meta("hurt")
 
 
 def test_archive_with_wrong_hash_or_escaping_member_is_refused(tmp_path):

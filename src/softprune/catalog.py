@@ -45,8 +45,12 @@ def meta(name: str) -> dict | None:
     path = store(name) / "meta.json"
     if not path.exists():
         return None
-    return artifacts.read_json(path, "what was written when the set was decoded; type `softprune "
-                               f"data fetch {name}` again, or import it again")
+    again = ("what was written when the set was decoded; type `softprune data fetch "
+             f"{name}` again, or import it again")
+    found = artifacts.read_json(path, again)
+    if not found.get("class_names"):
+        raise UserError(f"{path} names no classes: expected {again}")
+    return found
 
 
 def side(name: str) -> int | None:

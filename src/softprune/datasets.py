@@ -77,6 +77,9 @@ def load(name: str, check: bool = True) -> ImageSet:
 
         decode_digits()
     meta = json.loads((folder / "meta.json").read_text())
+    if not isinstance(meta, dict) or not {"source", "class_names", "mean", "std",
+                                          "data_hash"} <= meta.keys():
+        raise UserError(_damaged(name, folder))
     arrays = {}
     for part in ("train_images", "train_labels", "test_images", "test_labels"):
         try:  # copy-on-write: torch wants a writable array, the file stays as it is
