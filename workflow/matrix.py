@@ -16,8 +16,6 @@ NARROW = {"cifar10": {"width": 16, "epochs": 14}, "cifar100": {"width": 16, "epo
           "tiny-imagenet-200": {"width": 16, "epochs": 14}}
 # gates inside take a training's time for all of 100 classes: pages have a fifth or a tenth of them
 EVERY = {"cifar100": " --every 5", "tiny-imagenet-200": " --every 10"}
-# the half-width network's row has every class of CIFAR-100
-IN_TURN = {"tiny-imagenet-200": EVERY["tiny-imagenet-200"]}
 # at the length of its recipe CIFAR-10 missed the goal that was set for it (`profiles.GOALS`)
 LONGER = {"cifar10": {"epochs": 60}}
 # five poolings leave little of an image of 16 pixels: begun there, it learned late; 66 epochs
@@ -187,12 +185,9 @@ def jobs(profile: str = "laptop") -> list[Job]:
               for c in OF_TWO_HUNDRED]
     unpenalised = train("cifar100", profile, narrow["cifar100"] | {"penalty": "none"})
     found += [*side_by_side, *wide, unpenalised]
-    found += [after(j, "in-turn", IN_TURN.get(j.command.split()[3], ""), heavy=True)
-              for j in (*(train(d, profile, narrow[d]) for d in ("cifar10", "cifar100")),
-                        *side_by_side, *wide, unpenalised)]
-    # the page has gates for a tenth of the classes, this for all
-    found.append(after(train("tiny-imagenet-200", profile, narrow["tiny-imagenet-200"]), "in-turn",
-                       heavy=True))
+    # pages have gates for a fifth or a tenth of many classes, this for all
+    found += [after(j, "in-turn", heavy=True) for j in (
+        *(train(d, profile, narrow[d]) for d in firsts), *side_by_side, *wide, unpenalised)]
     own = {d: train(d, profile, narrow.get(d, {})) for d in AGAINST}
     digits_choices = choose(own["digits"])
     found += [own["digits"], *digits_choices]
