@@ -115,7 +115,7 @@ def test_a_damaged_cache_is_refused_and_left(tmp_path):
         (datasets.store("hurt") / "meta.json").write_text(text)
         with pytest.raises(UserError, match="hash"):
             datasets.load("hurt")
-        with pytest.raises(UserError, match="names no classes|cut short or was changed"):
+        with pytest.raises(UserError, match=r"names no classes|cut short or was changed"):
             catalog.meta("hurt")
 
 
