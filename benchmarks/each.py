@@ -58,7 +58,7 @@ def main() -> None:
     before, rows = read_anew(bench.model, bench.images, splits=("test",))["test"], []
     for cls, name in enumerate(bench.images.class_names):
         rows += class_rows("original", name, (cls,), "test", before, before[1])
-    extra = {"weights": bench.sidecar["sha256"], "options": {}}
+    extra = {"options": {}}
     for rung, path in stored.items():
         extra["options"][rung] = artifacts.load_tensors(path)[1]["options"]
         for done, (cls, gates) in enumerate(sorted(ladder.load_gates(path)[0].items()), 1):

@@ -101,8 +101,8 @@ def main(dataset: str, checkpoint: str, names: str = "", rung: str = prototypes.
     named = classes_of(bench, names)
     rows = rows_of(bench, named, lambda text: print(text, flush=True), rung)
     stage, options = STAGES[rung]
-    record(stage, bench, rows, began, {"options": options(dataset, config_of(bench).profile).told(),
-                                       "weights": bench.sidecar["sha256"]})
+    taken = options(dataset, config_of(bench).profile)
+    record(stage, bench, rows, began, {"options": taken.told()})
 
 
 if __name__ == "__main__":

@@ -184,7 +184,8 @@ def seeds_record(seed, worst, **parameters):
         rows.append(artifacts.row(method, "accuracy", kept, split="retained-test", forget="cat"))
         rows.append(artifacts.row(method, "accuracy-head-refit", kept / 2, forget="cat"))
     told = {r: ladder.base(r, "cifar10").told() for r in ladder.RUNGS}
-    return made("seeds", f"{seed}{parameters}", rows, {"rungs": told}, seed=seed, **parameters)
+    return made("seeds", f"{seed}{parameters}", rows, {"rungs": told, "weights": "own"}, seed=seed,
+                **parameters)
 
 
 def test_networks_side_by_side(use, monkeypatch):
@@ -220,11 +221,15 @@ def test_networks_side_by_side(use, monkeypatch):
 def test_the_front_table_has_the_page_then_wider_networks_and_says_what_meets_the_bar(
         use, monkeypatch):
     page = [artifacts.row("soft", "accuracy", 0.1, split="forgotten-test", forget="cat", n=1000)]
-    use([seeds_record(0, 3), seeds_record(0, 3, width=32), seeds_record(0, 3, width=8),
-         seeds_record(0, 3, width=32, penalty="none"),
-         seeds_record(0, 9, width=32, architecture="vgg16"), made("soft-pruning", "abc", page),
-         *(made("guarded", str(e), readers_rows("guarded", "cat", 0.5, change), width=32, epochs=e)
-           for e, change in ((14, -0.1), (99, -5)))])
+    told = [seeds_record(0, 3), seeds_record(0, 3, width=32), seeds_record(0, 3, width=8),
+            seeds_record(0, 3, width=32, penalty="none"),
+            seeds_record(0, 9, width=32, architecture="vgg16"), made("soft-pruning", "abc", page)]
+
+    def guarded(weights):
+        return [made("guarded", str(e), readers_rows("guarded", "cat", 0.5, change), weights,
+                     width=32, epochs=e) for e, change in ((14, -0.1), (99, -5))]
+
+    use([*told, *guarded({"weights": "own"})])
     monkeypatch.setattr(runs, "pages", lambda: ["cifar10"])
     monkeypatch.setattr(runs, "page_key", lambda d, stage="": "abc")
     monkeypatch.setattr(runs, "identity", lambda d: {
@@ -242,6 +247,10 @@ def test_the_front_table_has_the_page_then_wider_networks_and_says_what_meets_th
     assert not first["earlier"] and first["guarded"] is None
     # of the same network, not of another length
     assert second["guarded"]["classes"] == 1 and second["guarded"]["met"]
+    assert not second["guarded"]["elsewhere"]
+    for weights in ({"weights": "of another training"}, None):
+        use([*told, *guarded(weights)])
+        assert front.front_table()[1]["guarded"]["elsewhere"]
     assert second["name"] == "CIFAR-10, width 32" and "90.0 % right before" in second["title"]
     assert second["inside"] == 7 and second["soft"]["classes"] == 10
     assert not any(second[m]["met"] for m in front.FRONT)  # one percent is left on average

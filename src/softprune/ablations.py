@@ -149,13 +149,13 @@ def less(a: dict, b: dict, of: str = "change") -> tuple[float, float, float]:
     if min(a["n"], b["n"]) < 2:
         return gap, -float("inf"), float("inf")
     # squared standard errors, out of the t intervals
-    errors = [((p[f"{of}-high"] - p[f"{of}-low"]) / 2 / runs._quantile(p["n"] - 1)) ** 2
+    errors = [((p[f"{of}-high"] - p[f"{of}-low"]) / 2 / runs.quantile(p["n"] - 1)) ** 2
               for p in (a, b)]
     if not sum(errors):
         return gap, gap, gap
     freedom = sum(errors) ** 2 / sum(e**2 / (p["n"] - 1) for e, p in zip(errors, (a, b),
                                                                           strict=True))
-    half = runs._quantile(freedom) * sum(errors) ** 0.5
+    half = runs.quantile(freedom) * sum(errors) ** 0.5
     return gap, gap - half, gap + half
 
 

@@ -85,8 +85,9 @@ def networks(dataset: str) -> list[dict]:
         Dicts with `label` (its epochs, and its batches, in it where two networks differ in nothing
         else),
         `architecture`, `width`, `penalty`, `profile`, `epochs`, `n` seeds, `test` (share; mean
-        over seeds), `parameters` (numbers in the network), and a dict a method (`soft`, `hard`,
-        `calibrated`, `best`, `inside`: `best` under the untouched classifier): how many
+        over seeds), `weights` (hashes, of the seeds that tell), `parameters` (numbers in the
+        network), and a dict a method (`soft`, `hard`, `calibrated`, `best`, `inside`: `best` under
+        the untouched classifier): how many
         `classes`, `forgotten`, `change` (means over classes and seeds), `worst`, `change-worst`
         (of all), in points, and `request`, `prepare` in seconds (`prepare` for
         fitted gates). `setting` is that of `best`, and `earlier` says that it was chosen anew
@@ -101,6 +102,7 @@ def networks(dataset: str) -> list[dict]:
     for at, found in groups.items():
         entry = dict(zip(kinds, at, strict=True)) | {"n": len(found)}
         entry["test"] = runs.mean_in(found, "original", "accuracy", split="test")
+        entry["weights"] = {r["extra"]["weights"] for r in found if "weights" in r["extra"]}
         entry["parameters"] = runs.mean_in(found, "original", "parameters")
         fitted = [r["extra"]["rungs"]["best"] for r in found]
         entry["setting"] = choices.setting("best", dataset, fitted[0])

@@ -12,7 +12,8 @@ def front_table() -> list[dict]:
         Dicts with `dataset`, `name`, `title` (the name with profile and accuracy), `inside` (what
         `best` leaves under the untouched classifier; None if not measured), and a dict a method of
         `FRONT` as in `networks`, with `met`: whether it meets the whole bar; the same for
-        `guarded`, `prototype` and `searched` (None where it was not measured); `refit`: the row of
+        `guarded`, `prototype` and `searched` (None where it was not measured), with `elsewhere`:
+        whether another training of the recipe, with other weights, was asked; `refit`: the row of
         `each` of `best`, or None; `partial`: whether `best` was fitted for some classes only;
         `earlier`: whether by an earlier setting.
     """
@@ -22,7 +23,7 @@ def front_table() -> list[dict]:
         turns = {m: summaries.in_turn(d, m) for m in FRONT}
         name = f"{titles[d]}, width {own['width']}"
         made.append({"dataset": d, "name": name, "title": f"{name} ({own['profile']})",
-                     "at": {"width": own["width"]},
+                     "at": {"width": own["width"]}, "weights": set(),
                      "earlier": "soft-pruning" in choices.older_pages(d),
                      "inside": inside["forgotten-mean"] if inside else None}
                     | {m: bar.turn_of(t) for m, t in turns.items()})
@@ -32,16 +33,20 @@ def front_table() -> list[dict]:
             title = f"{name} ({e['profile']}), {100 * e['test']:.1f} % right before"
             title += "; fitted by an earlier setting" if e["earlier"] else ""
             made.append({"dataset": d, "name": name, "title": title, "earlier": e["earlier"],
+                         "weights": e["weights"],
                          "at": {k: e[k] for k in ("architecture", "width", "penalty", "epochs")},
                          "inside": e["inside"]["forgotten"]} | {m: dict(e[m]) for m in FRONT})
     for row in made:
-        at = row.pop("at")
+        at, weights = row.pop("at"), row.pop("weights")
         found = recovered.most_guarded(row["dataset"], **at)
-        row["guarded"] = bar.turn_over(found[0]) if found else None
+        row["guarded"] = bar.turn_over(found[0]) | {
+            "weights": found[2].get("extra", {}).get("weights")} if found else None
         row |= {rung: unfitted.from_table(row["dataset"], rung, **{"penalty": "so", "seed": 0} | at)
                 for rung in choices.UNFITTED}
-        for told in (row[m] for m in (*FRONT, "guarded", *choices.UNFITTED) if row[m]):
-            told["met"] = bar.met(row["dataset"], told)
+        for m in (m for m in (*FRONT, "guarded", *choices.UNFITTED) if row[m]):
+            row[m]["met"] = bar.met(row["dataset"], row[m])
+            row[m]["elsewhere"] = m not in FRONT and bool(weights) and (
+                row[m]["weights"] not in weights)
         row["refit"] = next((e for e in across.each(row["dataset"]) if e["rung"] == "best"
                              and ({"penalty": "so", "seed": 0} | at).items() <= e.items()), None)
         row["partial"] = row["best"]["classes"] < row["soft"]["classes"]

@@ -136,12 +136,12 @@ def interval(values: list[float]) -> tuple[float, float, float]:
     mean = statistics.fmean(values)
     if len(values) < 2:
         return mean, mean, mean
-    half = _quantile(len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
+    half = quantile(len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
     return mean, mean - half, mean + half
 
 
 @functools.cache  # a page asks thousands of times for a few degrees of freedom
-def _quantile(freedom: float) -> float:
+def quantile(freedom: float) -> float:
     """Of Student's t, for a 95 % interval."""
     from scipy.stats import t
 

@@ -13,13 +13,14 @@ def from_table(dataset: str, rung: str = prototypes.RUNG, **at) -> dict | None:
 
     Returns:
         None where nothing was measured, else as in `networks`, with `gone` and `spared`, the two
-        halves of the bar, and `met`; `options`; seconds of `prepare` (of all classes by
-        `prototype`, of one by `searched`; the table apart), `select` and `edit`; `strengths` of the
-        classes, sorted, where they were searched; `refit` and
-        `gaps`: what a refitted classifier finds, less what it finds in the networks retrained
-        without a class, and the others' change less there, paired by class, (mean, low, high) in
-        points, and the same of other readers, all of `n` classes (None where there is none);
-        `several`: size -> a dict as in `networks`, of requests for so many classes at once.
+        halves of the bar, and `met`; `options`; `weights` of the network (a hash; None in a record
+        that does not tell); seconds of `prepare` (of all classes by `prototype`, of one by
+        `searched`; the table apart), `select` and `edit`; `strengths` of the classes, sorted, where
+        they were searched; `refit` and `gaps`: what a refitted classifier finds, less what it finds
+        in the networks retrained without a class, and the others' change less there, paired by
+        class, (mean, low, high) in points, and the same of other readers, all of `n` classes
+        (None where there is none); `several`: size -> a dict as in `networks`, of requests for so
+        many classes at once.
     """
     found = [r for r in runs.records()
              if r["stage"] == choices.UNFITTED[rung][0] and r["parameters"]["dataset"] == dataset]
@@ -48,7 +49,7 @@ def from_table(dataset: str, rung: str = prototypes.RUNG, **at) -> dict | None:
     gone, spared = bar.bars(dataset, single)
     return single | {
         "gone": gone, "spared": spared, "met": gone and spared,
-        "options": record["extra"]["options"],
+        "options": record["extra"]["options"], "weights": record["extra"].get("weights"),
         "prepare": statistics.fmean(r["value"] for r in record["rows"]
                                     if r["metric"] == "time-prepare"),
         **{k: runs.value_in(record, metric=f"time-{k}") for k in ("select", "edit")},
