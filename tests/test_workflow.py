@@ -118,3 +118,15 @@ def test_every_run_record_is_made_by_a_job():
         if not kinds & made and not earlier:
             lacking.append(path.name)
     assert not lacking
+
+
+@pytest.mark.parametrize("profile", ["laptop", "paper"])
+def test_jobs_that_write_one_file_of_settings_never_run_side_by_side(profile):
+    jobs = {job.name: job for job in matrix.jobs(profile)}
+    waits = {}  # name -> all that it waits for, however far
+    for name, job in jobs.items():
+        waits[name] = {n for need in job.needs for n in (need, *waits[need])}
+    for marks in (("choose-", "tune-"), ("measure-readers-",)):
+        writers = [name for name in jobs if name.startswith(marks)]
+        assert len(writers) >= 4
+        assert all(set(writers[:i]) <= waits[name] for i, name in enumerate(writers))

@@ -107,12 +107,15 @@ def after(job: Job, verb: str, more: str = "", heavy: bool = False) -> Job:
                (job.name,), heavy)
 
 
-def choose(original: Job) -> list[Job]:
-    """The settings that a data set's edits and baselines get, on validation images."""
+def choose(original: Job, settled: list[Job]) -> list[Job]:
+    """The settings that a data set's edits and baselines get, on validation images. They wait for
+    those `settled` before, of other sets: all sets' settings share their files in `data/`.
+    """
     chosen = [after(original, f"fit-{rung}", f" --choose --rung {rung}", heavy=True)
               for rung in ("calibrated", "best", "prototype", "searched")]
     chosen = [replace(job, name=job.name.replace("fit-", "choose-", 1)) for job in chosen]
-    return in_order([*chosen, after(original, "tune", heavy=True)])
+    last = settled[-1:]
+    return in_order([*last, *chosen, after(original, "tune", heavy=True)])[len(last):]
 
 
 def jobs(profile: str = "laptop") -> list[Job]:
@@ -120,11 +123,13 @@ def jobs(profile: str = "laptop") -> list[Job]:
     narrow = NARROW if profile == "laptop" else {name: {} for name in NARROW}
     small = SMALL if profile == "laptop" else {"width": 16}
     found: list[Job] = []
+    choices: list[Job] = []
+    readers: list[str] = []  # they share a file, too
     firsts = {"cifar10": "cat", "cifar100": "apple", "tiny-imagenet-200": "goldfish"}
     for dataset, left_out in firsts.items():
         original = train(dataset, profile, narrow[dataset])
         every = EVERY.get(dataset, "")
-        choices = choose(original)
+        choices = choose(original, choices)
         fits = [after(original, f"fit-{rung}", f" --rung {rung}{every}", heavy=True)
                 for rung in ("calibrated", "best")]
         reference = train(dataset, profile, narrow[dataset], left_out)
@@ -189,10 +194,10 @@ def jobs(profile: str = "laptop") -> list[Job]:
     found += [after(j, "in-turn", heavy=True) for j in (
         *(train(d, profile, narrow[d]) for d in firsts), *side_by_side, *wide, unpenalised)]
     own = {d: train(d, profile, narrow.get(d, {})) for d in AGAINST}
-    digits_choices = choose(own["digits"])
-    found += [own["digits"], *digits_choices]
+    choices = choose(own["digits"], choices)
+    found += [own["digits"], *choices]
     found += [Job(f"pages-digits-{stage}", f"softprune run {stage} --dataset digits "
-                  f"--profile {profile}", (digits_choices[-1].name,)) for stage in ("all", *PAGES)]
+                  f"--profile {profile}", (choices[-1].name,)) for stage in ("all", *PAGES)]
     told = [(own[d], all_of) for d, all_of in BESIDE_PAGE.items()]
     told += [(job, UNFITTED if "seed=" in job.name else UNFITTED + EACH) for job in side_by_side
              if "tied" not in job.name]
@@ -207,6 +212,8 @@ def jobs(profile: str = "laptop") -> list[Job]:
         first, *rest = [measure(job, words.format(without)) for words in all_of]
         waits = [j.name for j in found if j.name == turned or (
             f"--dataset {dataset} " in j.command and "--without" in j.command)]
+        if all_of[0].startswith("readers"):
+            waits, readers = waits + readers, [first.name]
         found += in_order([replace(first, needs=(*first.needs, *waits)), *rest])
     found += [Job(f"measure-{name}", f"softprune measure {name} --profile {profile}", heavy=True)
               for name in ("ratios", "grading")]
@@ -214,7 +221,8 @@ def jobs(profile: str = "laptop") -> list[Job]:
     for dataset, (forget, less) in AGAINST.items():
         values = narrow.get(dataset, {})
         waits = [train(dataset, profile, values, c).name for c in ("", *forget.split(","))]
-        waits.append(own[dataset].name.replace("train-", "measure-readers-", 1))
+        # the last of these: they fit edits of the same network
+        waits.append(measure(own[dataset], BESIDE_PAGE[dataset][-1]).name)
         found.append(Job(
             f"pages-{dataset}-head-to-head", f"softprune run head-to-head --dataset {dataset} "
             f"--profile {profile} -p forget={forget}{less}"
