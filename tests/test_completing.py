@@ -1,10 +1,13 @@
 """What records are given before they are written, on sets counted by hand."""
 
 import dataclasses
+import inspect
+import re
 
+import pytest
 import torch
 
-from softprune import artifacts, completing, stages
+from softprune import artifacts, audit, completing, notebooks, stages
 
 
 def few(digits):
@@ -26,6 +29,23 @@ def test_what_was_not_measured_on_all_images_is_left_without_a_number(digits):
             artifacts.row("best", "recall-t4-u2", 0.5, split="forgotten-test", forget="one"),
             artifacts.row("best", "time-edit", 0.5, "s", forget="one")]
     assert completing.complete(rows, few(digits)) == rows
+
+
+@pytest.mark.parametrize("stage", completing.ASKED)
+def test_undone_networks_are_counted_by_what_they_were_asked(digits, stage, monkeypatch):
+    """`gather` takes as many images of the class, and of the others, as a stage asks about."""
+    code = "".join(c.source for c in notebooks.read(notebooks.template(stage)).cells)
+    told = re.search(r"audit\.gather\(images, [^)=]*?(?:, train=\d+, test=(\d+))?\)\n", code)
+    most = int(told[1] or inspect.signature(audit.gather).parameters["test"].default)
+    assert completing.ASKED[stage] == most // 2
+    monkeypatch.setitem(completing.ASKED, stage, 2)
+    rows = [artifacts.row("best", "recall-t4-u2", 0.5, split="forgotten-test", forget=forget)
+            for forget in ("zero", "one")]
+    rows += [artifacts.row("best", "accuracy-t4-int4", 0.5, split="retained-test", forget="one")]
+    made = completing.complete(rows, few(digits), stage=stage)
+    evidence = [audit.gather(few(digits), cls, train=100, test=4).own for cls in (0, 1)]
+    assert [r["n"] for r in made] == [2, 2, 2] == [
+        *(int(own.sum()) for own in evidence), int((~evidence[1]).sum())]
 
 
 def test_every_request_stands_beside_the_original_which_is_asked_once(digits):

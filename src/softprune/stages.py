@@ -37,10 +37,12 @@ class Stage:
 
     def retrained_seeds(self, cls: str, most: int) -> list[Path]:
         """References retrained without a class, seeds 0, 1, …: as many as there are, `most` at
-        most. On digits those missing are trained now, in seconds each.
+        most, and at the smoke profile two: what stage 4 asks grows with their pairs. On digits
+        those missing are trained now, in seconds each.
         """
         import dataclasses
 
+        most = min(most, 2) if self.config.profile == "smoke" else most
         configs = (dataclasses.replace(self.config, without=(cls,), seed=s) for s in range(most))
         found = (self._checkpoint(config, optional=True) for config in configs)
         return [path for path in found if path]
@@ -97,7 +99,7 @@ class Stage:
         made = artifacts.provenance(time.perf_counter() - self.began)
         # the configuration last: it says what a parameter's "profile's default" came to
         parameters = self.parameters | self.config.as_dict()
-        rows = completing.complete(self.rows, self.images, self._original_logits)
+        rows = completing.complete(self.rows, self.images, self._original_logits, self.name)
         return artifacts.write_record(self.name, key, parameters, rows, made, self.extra)
 
     def _original_logits(self):
