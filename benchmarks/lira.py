@@ -160,7 +160,7 @@ def main(dataset: str, checkpoint: str, name: str) -> None:
     record("lira", bench, rows, began, {
         "count": found.plan.count, "retrained": twins, "pool": len(found.labels),
         "seen": len(found.seen(0)), "epochs": found.plan.epochs, "fraction": fraction,
-        "rate": RATE})
+        "rate": RATE}, of_shadows=True)
 
 
 if __name__ == "__main__":

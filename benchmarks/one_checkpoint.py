@@ -45,15 +45,17 @@ def config_of(bench: requests.Bench) -> TrainConfig:
 
 
 def record(stage: str, bench: requests.Bench, rows: list[dict], began: float,
-           extra: dict | None = None) -> Path:
+           extra: dict | None = None, *, of_shadows: bool = False) -> Path:
     """Write a run record that is named by the checkpoint's training, and says its weights: two
     trainings of one recipe differ where processors do.
 
     Args:
         began: `time.perf_counter()` of the start.
+        of_shadows: rows are means over shadow models, whose original is not the checkpoint.
     """
     config = config_of(bench).as_dict()
-    rows = completing.complete(rows, bench.images, lambda: bench.outputs("test")[1])
+    original = None if of_shadows else lambda: bench.outputs("test")[1]
+    rows = completing.complete(rows, bench.images, original)
     extra = {"weights": bench.sidecar["sha256"]} | (extra or {})
     return artifacts.write_record(stage, artifacts.short_hash(config), config, rows,
                                   artifacts.provenance(time.perf_counter() - began), extra)

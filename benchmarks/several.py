@@ -57,7 +57,7 @@ def rows_of(bench: requests.Bench, sizes, draws: int = DRAWS, log=print) -> list
         edits[TOGETHER] = guard.fit(forget)
         seconds = {requests.TOGETHER: bench.fitted[forget][1],
                    TOGETHER: time.perf_counter() - began}
-        rows += [artifacts.row(m, "time-prepare", s, "s", forget=name) for m, s in seconds.items()]
+        rows += [artifacts.row(m, "time-edit", s, "s", forget=name) for m, s in seconds.items()]
         told = {"original": original}
         for method, gates in edits.items():
             told[method] = read_anew(bench.fold_into_copy(gates), images, splits=("test",))["test"]

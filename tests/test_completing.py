@@ -7,7 +7,7 @@ import re
 import pytest
 import torch
 
-from softprune import artifacts, audit, completing, notebooks, stages
+from softprune import artifacts, audit, completing, notebooks, runs, stages
 
 
 def few(digits):
@@ -67,6 +67,39 @@ def test_every_request_stands_beside_the_original_which_is_asked_once(digits):
                    ("zero+four", "retained-test"): (2 / 3, 3)}
     assert asked == [1]
     assert completing.complete(made, few(digits), original) == made and asked == [1]
+
+
+def test_the_others_accuracy_is_told_where_only_its_change_was(digits):
+    said = {"forget": "one", "split": "retained-test"}
+    logits = torch.eye(10)[[0, 1, 1, 1, 0, 4]]  # of the others two of three are right
+    rows = [artifacts.row("best", "accuracy", 0.0, split="forgotten-test", forget="one"),
+            artifacts.row("best", "change", 100 / 3, "points", low=0.0, high=40.0, **said),
+            artifacts.row("soft", "change", -100 / 3, "points", **said),
+            artifacts.row("soft", "accuracy", 0.3, **said)]
+    made = completing.complete(rows, few(digits), lambda: logits)
+    kept = {r["method"]: (r["value"], r["n"], r["unit"], "low" in r) for r in made
+            if r["metric"] == "accuracy" and r["split"] == "retained-test"}
+    assert kept == {"best": (1.0, 3, "", False), "soft": (0.3, 3, "", False),
+                    "original": (2 / 3, 3, "", False)}
+    assert completing.complete(made, few(digits)) == made
+    assert runs.by_class(made, "best") == {"accuracy": {"one": 0.0}, "retained": {"one": 1.0},
+                                           "change": {"one": 100 / 3}}
+
+
+def test_controls_and_fits_at_request_have_their_names(digits):
+    rows = [artifacts.row("soft", "all-classes-change-mean", -1.0, "points", score="random",
+                          gate="rank"),
+            artifacts.row("hard", "all-classes-change-mean", -1.0, "points", score="random",
+                          gate="hard"),
+            artifacts.row("together", "several-2-time-select", 3.0, "s"),
+            artifacts.row("guarded-together", "time-prepare", 3.0, "s"),
+            artifacts.row("best", "time-prepare", 3.0, "s")]
+    made = completing.complete(rows, few(digits))
+    assert [(r["method"], r["metric"]) for r in made] == [
+        ("random-channels", "all-classes-change-mean"),
+        ("random-channels", "all-classes-change-mean"), ("together", "several-2-time-edit"),
+        ("guarded-together", "time-edit"), ("best", "time-prepare")]
+    assert [r.get("gate") for r in made[:2]] == ["rank", "hard"]
 
 
 def test_gates_of_zero_are_hard_and_intervals_stay_among_shares(digits):

@@ -50,7 +50,7 @@ BESIDE_PAGE = {
                 "trials", "several 2,3", "longer cat,airplane,automobile --epochs 1"),
     "cifar100": ("readers 10", *ALL[1:], "deep {}", "again guarded,deep", "guarded", "each",
                  "fits"),
-    "tiny-imagenet-200": ("readers 40", *ALL[1:], "each")}
+    "tiny-imagenet-200": ("readers 40", *ALL[1:], "guarded 2", "each")}
 UNFITTED = ("from_table", "from_table --rung searched")
 EACH = ("each --rungs best,searched",)
 # digits' pages beside the walkthrough that nothing else executes

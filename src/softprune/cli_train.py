@@ -98,11 +98,11 @@ def sweep(arguments) -> None:
     config = configuration(arguments)
     import time
 
-    from softprune import artifacts, requests, training
+    from softprune import artifacts, completing, requests, training
 
     bench = bench_of(config)
     began = time.perf_counter()
-    rows = requests.sweep(bench)
+    rows = completing.complete(requests.sweep(bench), bench.images)
     print(artifacts.write_record(
         "sweep", training.run_key(config, bench.images.data_hash), config.as_dict(), rows,
         artifacts.provenance(time.perf_counter() - began)))

@@ -63,7 +63,7 @@ def several(dataset: str) -> list[dict]:
         for method, of in by_method.items():
             names = [n for n in of["change"] if 1 + n.count("+") == size]
             known = next((n for n in names if n in there["change"]), None)
-            seconds = [r["value"] for r in rows if r["metric"] == "time-prepare"
+            seconds = [r["value"] for r in rows if r["metric"] == "time-edit"
                        and r["method"] == method and r["forget"] in names]
             gone, change, refit = ([of[k][n] for n in names] for k in
                                    ("accuracy", "change", "accuracy-head-refit"))

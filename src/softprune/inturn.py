@@ -2,9 +2,10 @@
 
     softprune in-turn --dataset cifar10 -p width=16 -p epochs=14 -p seed=1
 
-One record (stage `seeds`) a checkpoint; the book takes means and intervals over seeds, and sets
-architectures side by side. Where the same seed was also retrained without a class, its retained
-accuracy, and what a refitted classifier finds in it, stand beside the request's.
+One record (stage `seeds`) a checkpoint, with the accuracies of every request and their means and
+worst cases; the book takes means and intervals over seeds, and sets architectures side by side.
+Where the same seed was also retrained without a class, its retained accuracy, and what a refitted
+classifier finds in it, stand beside the request's.
 """
 
 import dataclasses
@@ -12,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from softprune import artifacts, evaluation, ladder, pruning, requests, training
+from softprune import artifacts, completing, evaluation, ladder, pruning, requests, training
 
 METHODS = ("soft", "hard", *ladder.RUNGS)
 TURN = ("forgotten-mean", "forgotten-worst", "retained-mean", "change-mean", "change-worst")
@@ -47,7 +48,24 @@ def in_turn_rows(bench: requests.Bench, said: dict[str, dict], some,
         requests.add(under, bench, c, bench.inside(gates), "test")
     for method in METHODS:
         rows += tell(method, turns[method], sites="each", **said[method])
-    return rows + tell("best", under, sites="inside"), turns
+        rows += class_rows(bench, method, turns[method], **said[method])
+    rows += tell("best", under, sites="inside")
+    return rows + class_rows(bench, "best", under, "accuracy-inside-only"), turns
+
+
+def class_rows(bench: requests.Bench, method: str, turn: dict, metric: str = "accuracy",
+               **said) -> list[dict]:
+    """Rows of each request of a turn: the class, and under the network's own classifier the others,
+    which the other one changes little."""
+    labels, rows = bench.images.test_labels, []
+    for cls, kept, gone in zip(turn["classes"], turn["retained"], turn["forgotten"], strict=True):
+        told = {"forget": bench.images.class_names[cls], "sites": "each", **said}
+        own = int((labels == cls).sum())
+        rows.append(artifacts.row(method, metric, gone, split="forgotten-test", n=own, **told))
+        if metric == "accuracy":
+            rows.append(artifacts.row(method, metric, kept, split="retained-test",
+                                      n=len(labels) - own, **told))
+    return rows
 
 
 def tell(method: str, turn: dict, **said) -> list[dict]:
@@ -94,15 +112,13 @@ def of_retrained(bench: requests.Bench, retrained: dict[int, Path]) -> Known:
 
 def beside_retrained(bench: requests.Bench, known: Known, turns: dict,
                      said: dict[str, dict]) -> list[dict]:
-    """The same two numbers of each request of a class that a reference is known of."""
+    """The same two numbers of each request of a class that a reference is known of; the others'
+    accuracy after an edit is told with every class's."""
     rows, labels = [], bench.images.test_labels
     for c, (accuracy, refit) in known.items():
         name = bench.images.class_names[c]
-        at = {m: t["classes"].index(c) for m, t in turns.items()}
-        kept = {"retrained": accuracy} | {m: t["retained"][at[m]] for m, t in turns.items()}
-        kept["original"] = turns["soft"]["before"][at["soft"]]
-        rows += [artifacts.row(m, "accuracy", v, split="retained-test", forget=name, sites="each",
-                               n=int((labels != c).sum())) for m, v in kept.items()]
+        rows.append(artifacts.row("retrained", "accuracy", accuracy, split="retained-test",
+                                  forget=name, sites="each", n=int((labels != c).sum())))
         found = {"retrained": refit, "original": bench.refit_recall({}, (c,))}
         for m in turns:
             found[m] = bench.refit_recall(bench.method_gates(m, (c,), **said[m]), (c,))
@@ -129,6 +145,7 @@ def measure(bench: requests.Bench, every: int = 1,
     rows, turns = in_turn_rows(bench, said, some, log)
     rows += edit_rows(bench, said)
     rows += beside_retrained(bench, dict(sorted(known.items())), turns, said)
+    rows = completing.complete(rows, bench.images, lambda: bench.outputs("test")[1])
     extra = {"rungs": rungs(bench.images.name, config.profile), "weights": weights}
     return artifacts.write_record("seeds", key, config.as_dict(), rows,
                                   artifacts.provenance(time.perf_counter() - began), extra)

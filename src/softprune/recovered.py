@@ -246,7 +246,8 @@ def _trial(rows: list[dict], method: str, references: set[str]) -> dict:
     """
     def of(m: str, metric: str, split: str) -> dict[str, float]:
         return {r.get("forget"): r["value"] for r in rows
-                if (r["method"], r["metric"]) == (m, metric) and r.get("split", "").endswith(split)}
+                if (r["method"], r["metric"]) == (m, metric) and r.get("split", "").endswith(split)
+                and (metric != "accuracy" or r["split"].startswith("forgotten"))}
 
     pairs, weight = method.split("-")[1:] if method.startswith("guarded-") else (None, None)
     seconds = of(method, "time-prepare", "").values()
