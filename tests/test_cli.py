@@ -354,8 +354,9 @@ def test_a_damaged_data_set_is_one_line(monkeypatch, tmp_path, capsys):
 
 def test_a_measurement_gets_the_network_and_its_own_words(smoke, monkeypatch):
     asked = []
-    monkeypatch.setattr(cli_measure.subprocess, "run", lambda command, check: asked.append(command)
-                        or subprocess.CompletedProcess(command, 3))
+    monkeypatch.setattr(cli_measure.subprocess, "run", lambda command, **_: asked.append(command)
+                        or subprocess.CompletedProcess(command, 3, stderr="Traceback (most recent "
+                                                       "call last):\nKeyError: 3"))
     words = ["--profile", "smoke", "--with", "three,five --rung searched"]
     assert main(["measure", "from_table", "--dataset", "digits", *words]) == 3
     command, = asked
@@ -364,7 +365,20 @@ def test_a_measurement_gets_the_network_and_its_own_words(smoke, monkeypatch):
 
 
 def test_a_measurement_runs_from_the_command_line(smoke):
-    """The script itself answers: its usage, since it lacks its classes."""
+    """The script itself answers, and what it refuses is told in this command's words."""
     done = subprocess.run([sys.executable, "-m", "softprune.cli", "measure", "deep", "--dataset",
                            "digits", "--profile", "smoke"], capture_output=True, text=True)
-    assert done.returncode == 1 and "deep.py DATASET CHECKPOINT.safetensors" in done.stderr
+    assert done.returncode == 2
+    assert done.stderr == 'softprune: measure deep: expected --with "CLASS,CLASS"\n'
+
+
+@pytest.mark.parametrize(("said", "told"), [
+    ("usage: longer.py [-h] dataset checkpoint classes\nlonger.py: error: the following arguments "
+     "are required: classes\n", "the following arguments are required: classes (in --with)"),
+    ("'foo': expected one of best\n", "'foo': expected one of best (in --with)"),
+    ("expected: python benchmarks/fits.py DATASET CHECKPOINT.safetensors", "expected no --with"),
+    ("no network retrained without a class: type `softprune train --without CLASS`",
+     "no network retrained without a class: type `softprune train --without CLASS`"),
+    ("Traceback (most recent call last):\nKeyError: 3\n", ""), ("", "")])
+def test_a_script_that_refuses_is_told_apart_from_one_that_breaks(said, told):
+    assert cli_measure.refusal(said) == told

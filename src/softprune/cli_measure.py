@@ -1,5 +1,6 @@
 """`softprune measure`: what pages quote beside the walkthrough, on what a configuration trained."""
 
+import re
 import shlex
 import subprocess
 import sys
@@ -36,4 +37,26 @@ def measure(arguments) -> int:
         more = shlex.split(arguments.more)
     except ValueError as error:
         raise UserError(f"--with {arguments.more!r}: {error}") from error
-    return subprocess.run([sys.executable, str(script), *given, *more], check=False).returncode
+    done = subprocess.run([sys.executable, str(script), *given, *more], check=False,
+                          stderr=subprocess.PIPE, text=True)
+    if done.returncode and (said := refusal(done.stderr)):
+        raise UserError(f"measure {arguments.name}: {said}")
+    sys.stderr.write(done.stderr)
+    return done.returncode
+
+
+def refusal(stderr: str) -> str:
+    """The line by which a script refused its words, in those of this command; "" if it broke.
+
+    Example:
+        >>> refusal("expected: python benchmarks/guarded.py DATASET CHECKPOINT.safetensors [N]")
+        'expected --with "[N]"'
+    """
+    last = (stderr.strip().splitlines() or [""])[-1]
+    if not last or "Traceback (most recent call last)" in stderr:
+        return ""
+    if usage := re.fullmatch(
+            r"expected: python benchmarks/\w+\.py DATASET CHECKPOINT\.safetensors ?(.*)", last):
+        return f'expected --with "{usage[1]}"' if usage[1] else "expected no --with"
+    last = re.sub(r"^\w+\.py: error: ", "", last)
+    return f"{last} (in --with)" if "--with" not in last and "softprune " not in last else last

@@ -90,7 +90,7 @@ class Stage:
             return None
         raise UserError(
             f"{config.name} ({config.profile}) is not trained yet: type `softprune train "
-            f"--dataset {config.dataset} --profile {config.profile}`"
+            f"--dataset {config.dataset} --profile {config.profile}` with the same -p"
         )
 
     def close(self) -> Path:
