@@ -126,7 +126,11 @@ def test_jobs_that_write_one_file_of_settings_never_run_side_by_side(profile):
     waits = {}  # name -> all that it waits for, however far
     for name, job in jobs.items():
         waits[name] = {n for need in job.needs for n in (need, *waits[need])}
-    for marks in (("choose-", "tune-"), ("measure-readers-",)):
+    files = [("choose-calibrated-", "choose-best-"), ("choose-prototype-",), ("choose-searched-",),
+             ("tune-",), ("measure-readers-",)]
+    assert {n.partition("-")[0] for n in jobs if n.startswith(sum(files, ()))} == {
+        "choose", "tune", "measure"}
+    for marks in files:
         writers = [name for name in jobs if name.startswith(marks)]
         assert len(writers) >= 4
         assert all(set(writers[:i]) <= waits[name] for i, name in enumerate(writers))

@@ -51,6 +51,8 @@ BESIDE_PAGE = {
     "cifar100": ("readers 10", *ALL[1:], "deep {}", "again guarded,deep", "guarded", "each",
                  "fits"),
     "tiny-imagenet-200": ("readers 40", *ALL[1:], "guarded 2", "each")}
+# rungs whose settings are chosen: fitted ones share a file, the others have one each
+FITTED, FROM_TABLE = ("calibrated", "best"), ("prototype", "searched")
 UNFITTED = ("from_table", "from_table --rung searched")
 EACH = ("each --rungs best,searched",)
 # digits' pages beside the walkthrough that nothing else executes
@@ -107,15 +109,18 @@ def after(job: Job, verb: str, more: str = "", heavy: bool = False) -> Job:
                (job.name,), heavy)
 
 
-def choose(original: Job, settled: list[Job]) -> list[Job]:
-    """The settings that a data set's edits and baselines get, on validation images. They wait for
-    those `settled` before, of other sets: all sets' settings share their files in `data/`.
+def choose(original: Job, rungs: tuple[str, ...], settled: list[Job], tuned: bool = False
+           ) -> list[Job]:
+    """The settings that a data set's edits get (with `tuned` its baselines, too), on validation
+    images. They wait for those `settled` before, of other sets, which write the same files in
+    `data/`: the fitted edits' settings share one, those of the others follow one another.
     """
     chosen = [after(original, f"fit-{rung}", f" --choose --rung {rung}", heavy=True)
-              for rung in ("calibrated", "best", "prototype", "searched")]
+              for rung in rungs]
     chosen = [replace(job, name=job.name.replace("fit-", "choose-", 1)) for job in chosen]
+    chosen += [after(original, "tune", heavy=True)] if tuned else []
     last = settled[-1:]
-    return in_order([*last, *chosen, after(original, "tune", heavy=True)])[len(last):]
+    return in_order([*last, *chosen])[len(last):]
 
 
 def jobs(profile: str = "laptop") -> list[Job]:
@@ -123,22 +128,28 @@ def jobs(profile: str = "laptop") -> list[Job]:
     narrow = NARROW if profile == "laptop" else {name: {} for name in NARROW}
     small = SMALL if profile == "laptop" else {"width": 16}
     found: list[Job] = []
-    choices: list[Job] = []
+    ladder: list[Job] = []
+    unfitted: list[Job] = []
+    settings: dict[str, tuple[str, ...]] = {}  # data set -> what its edits' settings wait for
     readers: list[str] = []  # they share a file, too
     firsts = {"cifar10": "cat", "cifar100": "apple", "tiny-imagenet-200": "goldfish"}
     for dataset, left_out in firsts.items():
         original = train(dataset, profile, narrow[dataset])
         every = EVERY.get(dataset, "")
-        choices = choose(original, choices)
+        ladder = choose(original, FITTED, ladder)
         fits = [after(original, f"fit-{rung}", f" --rung {rung}{every}", heavy=True)
-                for rung in ("calibrated", "best")]
+                for rung in FITTED]
         reference = train(dataset, profile, narrow[dataset], left_out)
-        fits = [replace(fit, needs=(*fit.needs, choices[-1].name)) for fit in fits]
+        fits = [replace(fit, needs=(*fit.needs, job.name))
+                for fit, job in zip(fits, ladder, strict=True)]
         names = tuple(j.name for j in (original, *fits, reference))
         page = Job(f"pages-{dataset}", f"softprune run all --dataset {dataset} --profile {profile}"
                    f" -p forget={left_out}"
                    + "".join(f" -p {k}={v}" for k, v in narrow[dataset].items()), names)
-        found += [original, *choices, *fits, reference, page]
+        # what the page does not show is chosen behind it
+        unfitted = choose(original, FROM_TABLE, unfitted, tuned=True)
+        settings[dataset] = (ladder[-1].name, unfitted[-1].name)
+        found += [original, *ladder, *fits, reference, page, *unfitted]
     # what an attacker can tell: shadow models, more retrained references, then the pages again
     original = train("cifar10", profile, narrow["cifar10"])
     shadows = after(original, "shadows", " --without cat", heavy=True)
@@ -191,13 +202,16 @@ def jobs(profile: str = "laptop") -> list[Job]:
     unpenalised = train("cifar100", profile, narrow["cifar100"] | {"penalty": "none"})
     found += [*side_by_side, *wide, unpenalised]
     # pages have gates for a fifth or a tenth of many classes, this for all
-    found += [after(j, "in-turn", heavy=True) for j in (
+    turned = [after(j, "in-turn", heavy=True) for j in (
         *(train(d, profile, narrow[d]) for d in firsts), *side_by_side, *wide, unpenalised)]
+    found += [replace(j, needs=(*j.needs, settings[j.command.split()[3]][0])) for j in turned]
     own = {d: train(d, profile, narrow.get(d, {})) for d in AGAINST}
-    choices = choose(own["digits"], choices)
-    found += [own["digits"], *choices]
+    ladder = choose(own["digits"], FITTED, ladder)
+    unfitted = choose(own["digits"], FROM_TABLE, unfitted, tuned=True)
+    settings["digits"] = (ladder[-1].name, unfitted[-1].name)
+    found += [own["digits"], *ladder, *unfitted]
     found += [Job(f"pages-digits-{stage}", f"softprune run {stage} --dataset digits "
-                  f"--profile {profile}", (choices[-1].name,)) for stage in ("all", *PAGES)]
+                  f"--profile {profile}", settings["digits"]) for stage in ("all", *PAGES)]
     told = [(own[d], all_of) for d, all_of in BESIDE_PAGE.items()]
     told += [(job, UNFITTED if "seed=" in job.name else UNFITTED + EACH) for job in side_by_side
              if "tied" not in job.name]
@@ -214,6 +228,7 @@ def jobs(profile: str = "laptop") -> list[Job]:
             f"--dataset {dataset} " in j.command and "--without" in j.command)]
         if all_of[0].startswith("readers"):
             waits, readers = waits + readers, [first.name]
+        waits += settings[dataset]
         found += in_order([replace(first, needs=(*first.needs, *waits)), *rest])
     found += [Job(f"measure-{name}", f"softprune measure {name} --profile {profile}", heavy=True)
               for name in ("ratios", "grading")]
@@ -222,7 +237,7 @@ def jobs(profile: str = "laptop") -> list[Job]:
         values = narrow.get(dataset, {})
         waits = [train(dataset, profile, values, c).name for c in ("", *forget.split(","))]
         # the last of these: they fit edits of the same network
-        waits.append(measure(own[dataset], BESIDE_PAGE[dataset][-1]).name)
+        waits += [measure(own[dataset], BESIDE_PAGE[dataset][-1]).name, *settings[dataset]]
         found.append(Job(
             f"pages-{dataset}-head-to-head", f"softprune run head-to-head --dataset {dataset} "
             f"--profile {profile} -p forget={forget}{less}"
