@@ -3,10 +3,13 @@
 from pathlib import Path
 
 from softprune import runs
+from softprune.errors import UserError
 
 SWEPT = {"cifar10": 8, "digits": 16}  # data set -> width of the nets of the ablation
 # the strength at which penalties are set side by side: where each was trained with every seed
 STRENGTHS = {"so": 0.01, "srip": 0.1, "ocnn": 0.01, "feature": 0.1}
+SEEN = "cifar10"  # whose kernels are drawn: networks with and without a penalty are here
+GATES = {"hard": "closed (hard)", "rank": "attenuated (rank)"}
 ORDER = ("none", *STRENGTHS, "hard")  # of rows and columns
 
 
@@ -180,25 +183,64 @@ def swept() -> dict[str, int]:
 def pictures(folder: Path) -> dict[str, str]:
     """All of them, drawn into a folder: name -> alt text."""
     drawn = {"ablation": ablation_picture, "scores": scores_picture}
-    return {f"{name}-{d}": draw(d, w, folder / f"{name}-{d}.png")
+    made = {f"{name}-{d}": draw(d, w, folder / f"{name}-{d}.png")
             for name, draw in drawn.items() for d, w in swept().items()}
+    if SEEN in runs.pages():
+        made[f"grams-{SEEN}"] = grams_picture(SEEN, folder / f"grams-{SEEN}.png")
+    return made
+
+
+def grams_picture(dataset: str, path: Path) -> str:
+    """Cosines of the filters of one layer, where they overlap most without a penalty, of the page's
+    network and of the same trained without one; returns the alt text."""
+    import dataclasses
+
+    import torch.nn.functional as F
+
+    from softprune import artifacts, models, orthogonality, plots, training
+
+    said = runs.page_record("soft-pruning", dataset)["parameters"]
+    names = {f.name for f in dataclasses.fields(training.TrainConfig)}
+    own = training.TrainConfig.from_dict({k: v for k, v in said.items() if k in names})
+    grams: dict[str, dict] = {}
+    for penalty in ("none", own.penalty):
+        config = dataclasses.replace(own, penalty=penalty)
+        checkpoint = training.find_checkpoint(config)
+        if checkpoint is None:
+            raise UserError(f"{config.name} is not here: type `softprune train --dataset {dataset} "
+                            f"-p penalty={penalty}` with the page's -p")
+        kernels = models.kernels(artifacts.load_checkpoint(checkpoint)[0])
+        name = "no penalty" if penalty == "none" else f"{penalty}, λ = {config.strength:g}"
+        grams[name] = {layer: orthogonality.gram(F.normalize(k.weight.flatten(1)))
+                       for layer, k in kernels.items()  # more filters than entries cannot be
+                       if len(k.weight) <= k.weight[0].numel()}
+    plain = next(iter(grams.values()))
+    layer = max(plain, key=lambda at: (plain[at].abs().mean() - 1 / len(plain[at])).item())
+    figure, alt = plots.gram_matrices([(name, g[layer]) for name, g in grams.items()])
+    plots.save(figure, path)
+    return f"Layer {layer}, filters of length 1. {alt}"
 
 
 def ablation_picture(dataset: str, width: int, path: Path) -> str:
-    """Curves of every penalty, `difference` with hard gates; returns the alt text."""
+    """Curves of every penalty, `difference` with hard and soft gates; returns the alt text."""
     from softprune import plots
 
-    groups: dict[str, list[dict]] = {}
-    table = ablation(dataset, width, score="difference", gate="hard")
-    for row in compare(dataset, width):
-        name = row["penalty"] if row["n"] > 1 else f"{row['penalty']} (one seed)"
-        groups[name] = [
-            {"forgotten": p["forgotten"], "change": p["change"], "low": p["change-low"],
-             "high": p["change-high"]}
-            for p in table if (p["penalty"], p["strength"]) == (row["penalty"], row["strength"])]
-    figure, alt = plots.curves_at_equal_forgetting(groups)
+    panels: dict[str, dict[str, list[dict]]] = {}
+    for gate, title in GATES.items():
+        table = ablation(dataset, width, score="difference", gate=gate)
+        for row in compare(dataset, width):
+            name = row["penalty"] if row["n"] > 1 else f"{row['penalty']} (one seed)"
+            own = (row["penalty"], row["strength"])
+            panels.setdefault(title, {})[name] = [
+                _drawn(p) for p in table if (p["penalty"], p["strength"]) == own]
+    figure, alt = plots.panels_at_equal_forgetting(panels)
     plots.save(figure, path)
     return alt
+
+
+def _drawn(point: dict) -> dict:
+    return {"forgotten": point["forgotten"], "change": point["change"], "low": point["change-low"],
+            "high": point["change-high"]}
 
 
 def scores_picture(dataset: str, width: int, path: Path, penalty: str = "so") -> str:
@@ -208,11 +250,9 @@ def scores_picture(dataset: str, width: int, path: Path, penalty: str = "so") ->
 
     lam = next(r["strength"] for r in compare(dataset, width) if r["penalty"] == penalty)
     panels: dict[str, dict[str, list[dict]]] = {}
-    for gate, title in (("hard", "closed (hard)"), ("rank", "attenuated (rank)")):
+    for gate, title in GATES.items():
         for p in ablation(dataset, width, penalty=penalty, strength=lam, gate=gate):
-            panels.setdefault(title, {}).setdefault(p["score"], []).append(
-                {"forgotten": p["forgotten"], "change": p["change"], "low": p["change-low"],
-                 "high": p["change-high"]})
+            panels.setdefault(title, {}).setdefault(p["score"], []).append(_drawn(p))
     figure, alt = plots.panels_at_equal_forgetting(panels)
     plots.save(figure, path)
     return alt

@@ -91,7 +91,7 @@ def networks(dataset: str) -> list[dict]:
         `classes`, `forgotten`, `change` (means over classes and seeds), `worst`, `change-worst`
         (of all), in points, and `request`, `prepare` in seconds (`prepare` for
         fitted gates). `setting` is that of `best`, and `earlier` says that it was chosen anew
-        since.
+        since. `processor` is what the times were taken on, where seeds differ in it the first's.
     """
     kinds = ("architecture", "width", "penalty", "profile", "epochs", "batch_size")
     groups: dict[tuple, list[dict]] = {}
@@ -119,11 +119,14 @@ def networks(dataset: str) -> list[dict]:
                 "worst": max(each["forgotten-worst"]),
                 "change": statistics.fmean(each["change-mean"]),
                 "change-worst": min(each["change-worst"])}
+        # times of one processor alone: another's differ by more than networks do
+        entry["processor"] = processor(found[0])
+        timed = [r for r in found if processor(r) == entry["processor"]]
         for method in METHODS:
-            entry[method]["request"] = sum(runs.mean_in(found, method, f"time-{k}")
+            entry[method]["request"] = sum(runs.mean_in(timed, method, f"time-{k}")
                                            for k in ("select", "edit"))
             if method in ladder.RUNGS:
-                entry[method]["prepare"] = runs.mean_in(found, method, "time-prepare")
+                entry[method]["prepare"] = runs.mean_in(timed, method, "time-prepare")
         made.append(entry)
     same = ("architecture", "width", "penalty")
     for entry in made:
@@ -134,6 +137,17 @@ def networks(dataset: str) -> list[dict]:
             label += f", batches of {entry['batch_size']}"
         entry["label"] = label
     return sorted(made, key=lambda e: [e[k] for k in (*same, "epochs", "batch_size")])
+
+
+def processor(record: dict) -> str:
+    """What a record was measured on, as its maker calls it, in short.
+
+    Example:
+        >>> processor({"provenance": {"device": "cpu Intel(R) Xeon(R) Processor, 1 threads"}})
+        'Intel Xeon'
+    """
+    name = record["provenance"]["device"].removeprefix("cpu ").partition(",")[0]
+    return name.replace("(R)", "").removesuffix(" Processor")
 
 
 def refitted(dataset: str) -> list[dict]:

@@ -67,7 +67,8 @@ def picture(dataset: str, path: Path) -> str:
                      for part in ("forgotten", "retained"))
             for m in ("head-mask", "calibrated", "best")}
     cross = lone.pop("head-mask")
-    figure, alt = plots.frontier(points, None, cross, [(m, *at) for m, at in lone.items()])
+    figure, alt = plots.frontier(points, recovered.retrained_mean(dataset), cross,
+                                 [(m, *at) for m, at in lone.items()])
     path.parent.mkdir(parents=True, exist_ok=True)
     plots.save(figure, path)
     return alt

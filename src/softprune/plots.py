@@ -30,8 +30,8 @@ MARKERS = {"retrained": "*", "head-mask": "X", "soft": "o", "hard": "s", "random
            "original": "D", "calibrated": "v", "best": "P", "best-masked": "x",
            "best-channels": "p", "pour-p": "<", "together": "d",
            "guarded": "h", "deep": "8", "prototype": ">", "searched": (4, 1, 0)}
-# a penalty's place in the palette
-PENALTIES = ("none", "so", "srip", "ocnn", "feature", "hard")
+# a penalty has one colour in every figure
+PENALTIES = {"none": INK, "so": BLUE, "srip": SKY, "ocnn": ORANGE, "feature": GREEN, "hard": PURPLE}
 
 
 def style() -> None:
@@ -172,7 +172,7 @@ def frontier(points: list[dict], star: tuple[float, float] | None, cross=None, m
         colour = COLOURS.get(method, PURPLE)
         axis.plot(x, y, "-", marker=MARKERS.get(method, "o"), color=colour, ms=5, label=method)
     if star:
-        axis.plot(*star, "*", color=GREEN, ms=16, label="retrained", zorder=5)
+        axis.plot(*star, "*", color=GREEN, ms=24, label="retrained", zorder=3)  # marks lie on it
     if cross:
         axis.plot(*cross, "X", color=GREY, ms=11, label="head-mask (fake)", zorder=4)
     for method, forgotten, retained in marks:
@@ -289,21 +289,13 @@ def ladder_dots(rows: list[dict]):
     return figure, "Dot chart over classes forgotten in turn. " + "; ".join(parts) + "."
 
 
-def curves_at_equal_forgetting(groups: dict[str, list[dict]]):
+def panels_at_equal_forgetting(panels: dict[str, dict[str, list[dict]]]):
     """Others' change against forgotten accuracy, a line a group, bands over training seeds.
 
     Args:
-        groups: name -> dicts `forgotten`, `change`, `low`, `high` in points, by fraction.
+        panels: title -> the same groups, name -> dicts `forgotten`, `change`, `low`, `high` in
+            points, by fraction.
     """
-    figure, axis = _figure(1, 6.8, 4.2)
-    _curves(axis, groups)
-    axis.set_ylabel("other classes' change (points)")
-    axis.legend(frameon=False, fontsize="small")
-    return figure, f"Forgetting against retention, mean over seeds. {_reached(groups)}."
-
-
-def panels_at_equal_forgetting(panels: dict[str, dict[str, list[dict]]]):
-    """The same as `curves_at_equal_forgetting`, a panel a title, all with the same groups."""
     figure, axes = _figure(len(panels), 7.6, 3.6)
     for axis, (title, groups) in zip(axes, panels.items(), strict=True):
         _curves(axis, groups)
@@ -322,7 +314,7 @@ def _curves(axis, groups: dict[str, list[dict]]) -> None:
     palette = sns.color_palette("colorblind")
     for k, (name, points) in enumerate(groups.items()):
         penalty = name.split()[0]  # has one colour in every figure; other groups are counted
-        colour = palette[PENALTIES.index(penalty) if penalty in PENALTIES else k]
+        colour = PENALTIES.get(penalty, palette[k])
         x = [p["forgotten"] for p in points]
         axis.plot(x, [p["change"] for p in points], "o-", ms=3, color=colour, label=name)
         axis.fill_between(x, [p["low"] for p in points], [p["high"] for p in points],

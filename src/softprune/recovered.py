@@ -42,6 +42,18 @@ def readers(dataset: str) -> dict | None:
                 for k, by_method in other.items() if "retrained" in by_method}}
 
 
+def retrained_mean(dataset: str) -> tuple[float, float] | None:
+    """Accuracies (forgotten class, others) in percent of the networks retrained without a class,
+    means over the classes; None unless every class of the set has its own."""
+    found = readers(dataset)
+    if not found or found["n"] < summaries.in_turn(dataset, "soft")["n"]:
+        return None
+    rows = [r for r in runs.records() if r["stage"] == "readers"
+            and r["parameters"]["dataset"] == dataset][-1]["rows"]
+    value = runs.by_class(rows, "retrained")
+    return tuple(100 * statistics.fmean(value[k].values()) for k in ("accuracy", "retained"))
+
+
 def again(dataset: str) -> dict | None:
     """What two readers that learn by steps find of a class, from features of one size
     (`benchmarks/again.py`), of the page's network.
