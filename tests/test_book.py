@@ -1,5 +1,6 @@
 """The built book: no warnings, nothing from elsewhere, no default alt text, no blank number."""
 
+import json
 import os
 import re
 import shutil
@@ -10,7 +11,7 @@ import pytest
 import yaml
 from bs4 import BeautifulSoup
 
-from softprune import artifacts, book, editions, notebooks, runs, summaries
+from softprune import artifacts, book, editions, notebooks, runs, stages, summaries
 from softprune.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -142,6 +143,21 @@ def test_committed_weights_are_small_and_whole():
         if side.exists():
             assert artifacts.sha256(path) == artifacts.read_sidecar(path)["sha256"]
     assert 0 < total < 35e6
+
+
+def test_a_network_and_one_retrained_without_a_class_travel_for_each_data_set():
+    """So that stages 2 to 4 need no training: with the class-by-channel tables that they read."""
+    for record in (ROOT / "data/results").glob("*/laptop/soft-pruning-*.json"):
+        page = json.loads(record.read_text())["parameters"]
+        folder = ROOT / "data/checkpoints" / page["dataset"] / "laptop"
+        sides = [json.loads(p.read_text()) for p in folder.glob("*.json")]
+        own = [s for s in sides if all(s["config"][k] == page[k]
+                                       for k in ("architecture", "width", "penalty", "epochs"))]
+        without = [s["config"]["without"] for s in own]
+        asked = page["forget"] or stages.default_request(own[0]["class_names"])
+        assert [] in without and [asked] in without, page["dataset"]
+    for path in (ROOT / "data/checkpoints").rglob("*s0*.json"):
+        assert artifacts.companion(path.with_suffix(".safetensors"), "table").exists()
 
 
 def test_the_book_opens_in_a_browser(html, tmp_path):
