@@ -653,6 +653,10 @@ def test_without_a_fit_it_is_paired_with_the_networks_retrained_without_a_class(
     first, *rest = recovered.beside_bars("cifar10")
     assert first["edit"] == rung and first["refit"][0] == pytest.approx(30)
     assert [b["edit"] for b in rest] == ["best", "guarded"]
+    monkeypatch.setattr(summaries, "in_turn", lambda d, m: {"n": 4})
+    assert verdicts.judge({"id": "retained"}, "cifar10", rung)["verdict"] == (
+        "open: holds for the 3 of 4 classes that were fitted")
+    monkeypatch.setattr(summaries, "in_turn", lambda d, m: {"n": 3})
     for kind, said in (("complete", "does not hold"), ("retained", "holds"),
                        ("milliseconds", "holds")):
         judged = verdicts.judge({"id": kind}, "cifar10", rung)
@@ -684,7 +688,7 @@ def test_several_classes_at_once_stand_by_size_and_beside_the_network_without_th
     for name, scale in (("cat+dog", 1), ("cat+frog", 3), ("cat+dog+frog", 7)):
         rows += readers_rows("original", name, 0.9, 0.0, accuracy=0.9)
         rows += readers_rows("guarded-together", name, 0.1 * scale, -0.1 * scale, 0.01 * scale)
-        rows.append(artifacts.row("guarded-together", "time-prepare", 2.0 * scale, "s",
+        rows.append(artifacts.row("guarded-together", "time-edit", 2.0 * scale, "s",
                                   forget=name))
     rows += readers_rows("retrained", "cat+dog", 0.3, 0.2)
     use([])

@@ -24,6 +24,8 @@ VGG = {"epochs": 90, "sides": "0.6:24", "cutout": 8}
 # where penalties stand side by side, as `book.STRENGTHS`, which this cannot import: workflows start
 # in an environment without the package
 STRENGTHS = {"so": 0.01, "ocnn": 0.01, "feature": 0.1, "srip": 0.1}
+# others of the other penalties, on the small networks of CIFAR-10
+WEAKER = {"ocnn": (1e-5, 1e-4, 1e-3), "feature": (1e-4, 1e-3, 1e-2), "srip": (1e-3, 1e-2, 1e-1)}
 SMALL = {"width": 8, "epochs": 5}  # for grids over penalties and seeds
 # the half-width checkpoint that travels with the book, without the long recipe's augmentation
 SHIPPED = {"width": 32, "epochs": 32, "pad": 2, "cutout": 0}
@@ -45,9 +47,9 @@ RETRAINED = {"digits": ("three", *DIGITS), "cifar10": CLASSES,
 ALL = ("readers", "from_table {}", "from_table {} --rung searched", "directions")
 BESIDE_PAGE = {
     "digits": (*ALL, "deep {}", "again guarded,deep", "each --rungs best,searched", "lira three",
-               "trials"),
+               "trials", "sites"),
     "cifar10": (*ALL, "deep {}", "again guarded,deep", "each --rungs best,searched", "lira cat",
-                "trials", "several 2,3", "longer cat,airplane,automobile --epochs 1"),
+                "trials", "sites", "several 2,3", "longer cat,airplane,automobile --epochs 1"),
     "cifar100": ("readers 10", *ALL[1:], "deep {}", "again guarded,deep", "guarded", "each",
                  "fits"),
     "tiny-imagenet-200": ("readers 40", *ALL[1:], "guarded 2", "each")}
@@ -168,6 +170,9 @@ def jobs(profile: str = "laptop") -> list[Job]:
     # 1.0 has no row: at the recipe's rate the loss is not a number within the first epoch
     for strength in (1e-6, 1e-5, 1e-4, 1e-3, 1e-1):
         found.append(train("cifar10", profile, small | {"penalty": "so", "strength": strength}))
+    for penalty, strengths in WEAKER.items():
+        found += [train("cifar10", profile, small | {"penalty": penalty, "strength": strength})
+                  for strength in strengths]
     found += [after(j, "sweep") for j in found if f"width={small['width']}" in j.name]
     digits = [train("digits", profile, o | ({"strength": STRENGTHS[o["penalty"]]}
                                             if o["penalty"] in STRENGTHS else {}))

@@ -2,7 +2,7 @@
 
 import statistics
 
-from softprune import across, guarding, requests, runs
+from softprune import across, bar, guarding, requests, runs
 
 
 def commits() -> dict[str, int]:
@@ -115,7 +115,29 @@ def sequence_ends(methods=("head-mask", *across.METHODS, requests.TOGETHER)) -> 
     return made
 
 
+def places(dataset: str) -> list[dict]:
+    """The plain method at groups of sites and at single ones (`benchmarks/sites.py`), on the page's
+    network.
+
+    Returns:
+        Dicts with `sites`, `gate`, `fraction`, and in points `forgotten`, `worst`, `change`,
+        `change-worst`, with `met`: whether they meet the bar; empty where it was not measured.
+    """
+    own = {k: runs.identity(dataset)[k] for k in ("dataset", "width", "penalty", "seed", "profile")}
+    found = [r for r in runs.records() if r["stage"] == "sites"
+             and own.items() <= r["parameters"].items()]
+    groups: dict[tuple, dict] = {}
+    names = {"forgotten-mean": "forgotten", "forgotten-worst": "worst", "change-mean": "change",
+             "change-worst": "change-worst"}
+    for r in found[-1]["rows"] if found else ():
+        kind = names.get(r["metric"].removeprefix("all-classes-"))
+        if kind:
+            at = {k: r[k] for k in ("sites", "gate", "fraction")}
+            groups.setdefault(tuple(at.values()), at)[kind] = r["value"]
+    return [g | {"met": bar.met(dataset, g)} for g in groups.values()]
+
+
 def helpers() -> dict:
     """What pages may call."""
-    return {"commits": commits, "shadowed": shadowed, "several": several, "directions": directions,
-            "sequence_ends": sequence_ends}
+    return {"commits": commits, "places": places, "shadowed": shadowed, "several": several,
+            "directions": directions, "sequence_ends": sequence_ends}
