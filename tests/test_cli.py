@@ -277,6 +277,14 @@ def test_results_csv_has_the_contract_columns(smoke, capsys):
     assert tuple(rows[0]) == artifacts.COLUMNS and len(rows) > 1
 
 
+def test_results_without_csv_say_what_there_is(smoke, capsys):
+    assert main(["results"]) == 0
+    out = capsys.readouterr().out
+    line, = re.findall(r"digits +smoke +digits-cnn w8 so 0.01 s0 +original +test +([\d.]+) %", out)
+    assert float(line) > 50
+    assert re.search(r"digits +smoke +train +\d+ rows", out) and "--csv" in out.splitlines()[-1]
+
+
 def test_what_a_cell_would_refuse_is_refused_before_anything_starts(capsys):
     for text, message in (("sites=nosuch", "unknown site 'nosuch'"), ("fraction=7", "from 0 to 1"),
                           ("fraction=nan", "from 0 to 1"), ("alpha=5", "from 0 to 1"),

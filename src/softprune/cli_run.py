@@ -87,7 +87,8 @@ def why(arguments) -> None:
 
 
 def results(arguments) -> None:
-    """All run records: a summary, or the whole table."""
+    """All run records: test accuracies and how many rows each stage has, or the whole table."""
+    import collections
     import csv
 
     from softprune import artifacts
@@ -98,12 +99,14 @@ def results(arguments) -> None:
         writer.writeheader()
         writer.writerows(rows)
         return
-    shown = [r for r in rows if r["metric"] == "accuracy" and r["stage"] == "train"]
-    for r in shown:
-        run = (f"{r['architecture']} w{r['width']} {r['penalty']} {r['strength']:g} "
-               f"s{r['seed']}")
-        print(f"{r['dataset']:10} {r['profile']:7} {run}  {r['method']} {r['forget']}  "
-              f"{r['split']}: {100 * r['value']:.2f} %")
+    for r in rows:
+        if (r["metric"], r["stage"]) == ("accuracy", "train") and r["split"].endswith("test"):
+            run = f"{r['architecture']} w{r['width']} {r['penalty']} {r['strength']:g} s{r['seed']}"
+            print(f"{r['dataset']:17} {r['profile']:7} {run:32} {r['method']:9} {r['forget']:11} "
+                  f"{r['split']:14} {100 * r['value']:6.2f} %")
+    counts = collections.Counter((r["dataset"], r["profile"], r["stage"]) for r in rows)
+    for (dataset, profile, stage), count in sorted(counts.items()):
+        print(f"{dataset:17} {profile:7} {stage:24} {count:7} rows")
     print(f"{len(rows)} rows in all; add --csv for the whole table")
 
 
