@@ -61,6 +61,22 @@ def test_the_strengths_are_those_of_the_ablations_page():
     assert matrix.STRENGTHS == ablations.STRENGTHS
 
 
+def test_strengths_on_cifar10_are_those_that_cost_the_network_at_most_a_point():
+    right = {}
+    for path in (paths.root() / "data/results/cifar10/laptop").glob("train-*.json"):
+        r = json.loads(path.read_text())
+        p = r["parameters"]
+        if p["width"] == ablations.SWEPT["cifar10"]:
+            value, = (x["value"] for x in r["rows"]
+                      if x["metric"] == "accuracy" and x["split"] == "validation")
+            right.setdefault(p["penalty"], {})[p["strength"], p["seed"]] = value
+    least = sum(right["none"].values()) / len(right["none"]) - 0.01
+    for penalty, strength in ablations.STRENGTHS["cifar10"].items():
+        if penalty != "so":  # the recipe's
+            assert strength == max(s for (s, seed), v in right[penalty].items()
+                                   if seed == 0 and v >= least)
+
+
 def test_a_paper_run_never_takes_the_laptops_shortcuts():
     texts = [j.command for j in matrix.jobs("paper") if " train " in j.command]
     assert texts and not any("epochs=" in t for t in texts)
