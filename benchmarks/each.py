@@ -1,19 +1,20 @@
 """Class by class: what is left, what a refit finds, what the others lose, of every class fitted.
 
     python benchmarks/each.py cifar100 data/checkpoints/cifar100/laptop/NAME.safetensors
-    python benchmarks/each.py cifar10 CHECKPOINT.safetensors --rungs best,searched
+    python benchmarks/each.py cifar10 CHECKPOINT.safetensors --rungs best,searched --every 2
 
-Of each class with an edit stored beside the checkpoint, on the test split: its accuracy under the
-edited network, under the classifier before the edit (inside only) and under one refitted on 10,000
-training images (head refit), and the others' change. `original` has the same of the network before
-any edit, so that means and spreads over all classes can stand beside each other.
+Of each class with an edit stored beside the checkpoint (with `--every N` of every N-th), on the
+test split: its accuracy under the edited network, under the classifier before the edit (inside
+only) and under one refitted on 10,000 training images (head refit), and the others' change.
+`original` has the same of the network before any edit, so that means and spreads over all classes
+can stand beside each other.
 """
 
 import argparse
 import sys
 import time
 
-from one_checkpoint import opened, record
+from one_checkpoint import opened, record, step_of
 from readers import class_rows, read_anew
 
 from softprune import artifacts, ladder, requests, searching
@@ -47,9 +48,10 @@ def main() -> None:
     parser.add_argument("dataset")
     parser.add_argument("checkpoint")
     parser.add_argument("--rungs", default="best")
+    parser.add_argument("--every", default="1", metavar="N")
     given = parser.parse_args()
     began, bench = time.perf_counter(), opened(given.dataset, given.checkpoint)
-    rungs = given.rungs.split(",")
+    rungs, step = given.rungs.split(","), step_of(given.every)
     stored = {rung: artifacts.companion(bench.checkpoint, f"gates-{rung}") for rung in rungs}
     for rung, path in stored.items():
         if rung not in RUNGS or not path.exists():
@@ -61,11 +63,12 @@ def main() -> None:
     extra = {"options": {}}
     for rung, path in stored.items():
         extra["options"][rung] = artifacts.load_tensors(path)[1]["options"]
-        for done, (cls, gates) in enumerate(sorted(ladder.load_gates(path)[0].items()), 1):
+        there = sorted(ladder.load_gates(path)[0].items())
+        for done, (cls, gates) in enumerate((c, g) for c, g in there if not c % step):
             rows += edited_rows(bench, rung, cls, gates, before[1])
             print(rung, bench.images.class_names[cls], [round(r["value"], 4) for r in rows[-4:]],
                   flush=True)
-            if done % 10 == 0:
+            if done % 10 == 9:
                 record("each", bench, rows, began, extra)
     record("each", bench, rows, began, extra)
 

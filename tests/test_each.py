@@ -40,3 +40,19 @@ def test_what_is_not_stored_is_a_line(smoke, tmp_path, monkeypatch, rung):
     monkeypatch.setattr(sys, "argv", ["each.py", "digits", "net.safetensors", "--rungs", rung])
     with pytest.raises(SystemExit, match=f"softprune fit --rung {rung}"):
         each.main()
+
+
+def test_every_nth_class_is_asked(smoke, monkeypatch):
+    smoke.prepare("best", [0, 3, 4])
+    made = []
+    monkeypatch.setattr(each, "opened", lambda dataset, path: smoke)
+    monkeypatch.setattr(each, "record", lambda stage, bench, rows, began, extra: made.append(rows))
+    monkeypatch.setattr(each, "edited_rows", lambda bench, rung, cls, gates, before: [
+        {"value": 0.0, "method": rung, "forget": cls}] * 4)
+    monkeypatch.setattr(sys, "argv", ["each.py", "digits", str(smoke.checkpoint), "--every", "2"])
+    each.main()
+    asked = {r["forget"] for r in made[-1] if r["method"] == "best"}
+    assert {0, 4} <= asked and not any(c % 2 for c in asked)
+    monkeypatch.setattr(sys, "argv", ["each.py", "digits", str(smoke.checkpoint), "--every", "x"])
+    with pytest.raises(SystemExit, match="expected a number from 1"):
+        each.main()

@@ -227,7 +227,9 @@ def jobs(profile: str = "laptop") -> list[Job]:
     told += [(job, UNFITTED if "seed=" in job.name else UNFITTED + EACH) for job in side_by_side
              if "tied" not in job.name]
     for job in wide:
-        more = {"cifar10": (*EACH, "guarded", "headline cat"), "cifar100": ("guarded 5",)}
+        more = {"cifar10": (*EACH, "guarded", "headline cat"),
+                "cifar100": ("guarded 5", "each --every 5"),
+                "tiny-imagenet-200": ("each --every 10",)}
         dataset, shipped = job.command.split()[3], "pad=2" in job.name
         if "without" not in job.name and (shipped or dataset != "cifar10"):
             told.append((job, UNFITTED + more.get(dataset, ())))

@@ -14,8 +14,8 @@ def front_table() -> list[dict]:
         `FRONT` as in `networks`, with `met`: whether it meets the whole bar; the same for
         `guarded`, `prototype` and `searched` (None where it was not measured), with `elsewhere`:
         whether another training of the recipe, with other weights, was asked; `refit`: the row of
-        `each` of `best`, or None; `partial`: whether `best` was fitted for some classes only;
-        `earlier`: whether by an earlier setting.
+        `each` of `best` (of `n` classes), or None; `partial`: whether `best` was fitted for some
+        classes only; `earlier`: whether by an earlier setting.
     """
     titles, made = {d: c["title"] for d, c in catalog.catalog().items()}, []
     for d in runs.pages():
