@@ -91,7 +91,8 @@ def networks(dataset: str) -> list[dict]:
         `classes`, `forgotten`, `change` (means over classes and seeds), `worst`, `change-worst`
         (of all), in points, and `request`, `prepare` in seconds (`prepare` for
         fitted gates). `setting` is that of `best`, and `earlier` says that it was chosen anew
-        since. `processor` is what the times were taken on, where seeds differ in it that of the first seed.
+        since. `processor` is what the times were taken on, where seeds differ in it that of the
+        first seed.
     """
     kinds = ("architecture", "width", "penalty", "profile", "epochs", "batch_size")
     groups: dict[tuple, list[dict]] = {}
