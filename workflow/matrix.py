@@ -57,7 +57,8 @@ BESIDE_PAGE = {
                 "trials", "sites", "several 2,3", "longer cat,airplane,automobile --epochs 1"),
     "cifar100": ("readers 10", *ALL[1:], "deep {}", "again guarded,deep", "guarded", "each",
                  "fits"),
-    "tiny-imagenet-200": ("readers 40", *ALL[1:], "guarded 5", "each")}
+    "tiny-imagenet-200": ("readers 40", *ALL[1:], "again guarded,deep", "guarded 5",
+                          "each")}
 # rungs whose settings are chosen: fitted ones share a file, the others have one each
 FITTED, FROM_TABLE = ("calibrated", "best"), ("prototype", "searched")
 UNFITTED = ("from_table", "from_table --rung searched")
