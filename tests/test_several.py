@@ -30,7 +30,7 @@ def test_what_is_stored_and_what_is_fitted_for_all_stand_side_by_side(smoke, mon
     value = {(r["method"], r["metric"]): r["value"] for r in rows}
     assert {r["forget"] for r in rows} == {"+".join(names)} and len(value) == len(rows)
     fitted = {requests.TOGETHER, several.TOGETHER}
-    assert {m for m, k in value if k == "time-prepare"} == fitted
+    assert {m for m, k in value if k == "time-edit"} == fitted
     assert {m for m, _ in value} == fitted | {"best", "guarded", "original", "retrained"}
     assert value["original", "change"] == 0 and value["retrained", "accuracy"] == 0
     # both classes are of what is counted, and the classifier in between is the page's
