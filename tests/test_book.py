@@ -135,6 +135,13 @@ def test_with_an_address_launch_links_point_at_a_committed_file(tmp_path):
     assert all(f"book/{page}.ipynb" in u.replace("%2F", "/") for u in links)
 
 
+def test_filters_overlap_less_with_the_penalty_as_drawn(html):
+    soup = BeautifulSoup((html / "orthogonality.html").read_text(), "html.parser")
+    alt, = (i["alt"] for i in soup.find_all("img") if "grams" in i["src"])
+    plain, penalised = (float(x) for x in re.findall(r"off the diagonal ([\d.]+)", alt))
+    assert "no penalty" in alt and penalised < plain / 10
+
+
 def test_committed_weights_are_small_and_whole():
     total = 0
     for path in (ROOT / "data/checkpoints").rglob("*.safetensors"):

@@ -787,3 +787,15 @@ def test_commits_are_counted_by_the_state_of_their_tree(use):
         record["provenance"] = record["provenance"] | {"commit": commit}
     use(records)
     assert findings.commits() == {"all": 4, "changed": 2, "unknown": 1}
+
+
+def test_retrained_networks_have_a_mean_where_every_class_has_one(use, monkeypatch):
+    rows = [artifacts.row("retrained", "accuracy", v, split=split, forget=name)
+            for name, kept in (("cat", 0.9), ("dog", 0.8))
+            for split, v in (("forgotten-test", 0.0), ("retained-test", kept))]
+    use([made("readers", "a", rows)])
+    for classes, expected in ((2, (0.0, pytest.approx(85.0))), (3, None)):
+        monkeypatch.setattr(summaries, "in_turn", lambda d, m, n=classes: {"n": n})
+        assert recovered.retrained_mean("cifar10") == expected
+    use([])
+    assert recovered.retrained_mean("cifar10") is None

@@ -214,9 +214,10 @@ def jobs(profile: str = "laptop") -> list[Job]:
     unpenalised = train("cifar100", profile, narrow["cifar100"] | {"penalty": "none"})
     found += [*side_by_side, *wide, unpenalised]
     # pages have gates for a fifth or a tenth of many classes, this for all
-    turned = [after(j, "in-turn", heavy=True) for j in (
+    all_in_turn = [after(j, "in-turn", heavy=True) for j in (
         *(train(d, profile, narrow[d]) for d in firsts), *side_by_side, *wide, unpenalised)]
-    found += [replace(j, needs=(*j.needs, settings[j.command.split()[3]][0])) for j in turned]
+    found += [replace(j, needs=(*j.needs, settings[j.command.split()[3]][0]))
+              for j in all_in_turn]
     own = {d: train(d, profile, narrow.get(d, {})) for d in AGAINST}
     ladder = choose(own["digits"], FITTED, ladder)
     unfitted = choose(own["digits"], FROM_TABLE, unfitted, tuned=True)

@@ -1,12 +1,12 @@
-"""The front page's table."""
+"""Network by network: the table of *Results*, which the front page counts."""
 
 from softprune import across, bar, catalog, choices, recovered, runs, summaries, unfitted
 
-FRONT = ("soft", "hard", "best")  # what the front page shows of them
+FRONT = ("soft", "hard", "best")  # what it shows of them, beside rungs of records of their own
 
 
 def front_table() -> list[dict]:
-    """The front page's table: each page's network, then the wider ones (`present`).
+    """The rows: each page's network, then the wider ones (`present`).
 
     Returns:
         Dicts with `dataset`, `name`, `title` (the name with profile and accuracy), `inside` (what

@@ -1,4 +1,4 @@
-"""Every edit at a glance: in one line of the front page's first table, from the head-to-head
+"""Every edit at a glance: in one line of the front page's table, from the head-to-head
 pages' records, and in one line of the figure that shows where in the network each of them acts."""
 
 from pathlib import Path

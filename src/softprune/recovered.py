@@ -16,11 +16,10 @@ def readers(dataset: str) -> dict | None:
         metric -> (mean, low, high) in points of the chosen one less the retrained networks, paired
         by class, and `depths`, those of these metrics that are a linear classifier's at a depth.
     """
-    found = [r for r in runs.records()
-             if r["stage"] == "readers" and r["parameters"]["dataset"] == dataset]
-    if not found:
+    record = _readers(dataset)
+    if record is None:
         return None
-    rows = found[-1]["rows"]
+    rows = record["rows"]
     references = {r["forget"] for r in rows if r["method"] == "retrained"}
     other: dict[str, dict[str, list[float]]] = {}
     for r in rows:
@@ -30,7 +29,7 @@ def readers(dataset: str) -> dict | None:
     methods = list(dict.fromkeys(r["method"] for r in rows))
     looked = [m for m in methods if m.startswith("guarded") and m in other["10-nn"]]
     own = dataset in guarding.chosen()
-    return {"width": found[-1]["parameters"]["width"], "n": len(references),
+    return {"width": record["parameters"]["width"], "n": len(references),
             "setting-of": dataset if own else guarding.LIKE.get(dataset, "cifar10"),
             "of": len({r["forget"] for r in rows if "forget" in r}), "chosen": looked[0],
             "trials": [_trial(rows, m, references) for m in sorted(methods, key=_order)],
@@ -42,15 +41,19 @@ def readers(dataset: str) -> dict | None:
                 for k, by_method in other.items() if "retrained" in by_method}}
 
 
+def _readers(dataset: str) -> dict | None:
+    """The last record of `benchmarks/readers.py` on a data set."""
+    return next((r for r in reversed(runs.records()) if r["stage"] == "readers"
+                 and r["parameters"]["dataset"] == dataset), None)
+
+
 def retrained_mean(dataset: str) -> tuple[float, float] | None:
     """Accuracies (forgotten class, others) in percent of the networks retrained without a class,
     means over the classes; None unless every class of the set has its own."""
-    found = readers(dataset)
-    if not found or found["n"] < summaries.in_turn(dataset, "soft")["n"]:
+    record = _readers(dataset)
+    value = runs.by_class(record["rows"], "retrained") if record else {}
+    if len(value.get("accuracy", ())) < summaries.in_turn(dataset, "soft")["n"]:
         return None
-    rows = [r for r in runs.records() if r["stage"] == "readers"
-            and r["parameters"]["dataset"] == dataset][-1]["rows"]
-    value = runs.by_class(rows, "retrained")
     return tuple(100 * statistics.fmean(value[k].values()) for k in ("accuracy", "retained"))
 
 

@@ -154,16 +154,17 @@ def judge_apart(claim: dict, dataset: str, method: str) -> dict | None:
         return judge_speed(dataset, method)
     if kind == "privacy":
         return judge_shadowed(dataset, method)
-    if kind in ("complete", "retained"):
-        there = summaries.in_turn(dataset, "soft")["n"]
-        holds = "holds" if t["classes"] == there else (
-            f"open: holds for the {t['classes']} of {there} classes that were fitted")
-        text, well = (
-            (f"{t['forgotten']:.2f} % mean, {t['worst']:.1f} % worst of {t['classes']}; the "
-             "classifier is untouched", t["gone"]) if kind == "complete" else
-            (f"{t['change']:+.2f} points mean, {t['change-worst']:+.2f} worst of {t['classes']}",
-             t["spared"]))
-        return {"text": text, "verdict": holds if well else "does not hold"}
+    there = summaries.in_turn(dataset, "soft")["n"]
+    holds = "holds" if t["classes"] == there else (
+        f"open: holds for the {t['classes']} of {there} classes that were fitted")
+    if kind == "complete":
+        return {"text": f"{t['forgotten']:.2f} % mean, {t['worst']:.1f} % worst of {t['classes']}; "
+                        "the classifier is untouched",
+                "verdict": holds if t["gone"] else "does not hold"}
+    if kind == "retained":
+        return {"text": f"{t['change']:+.2f} points mean, {t['change-worst']:+.2f} worst of "
+                        f"{t['classes']}",
+                "verdict": holds if t["spared"] else "does not hold"}
     if method == "guarded":
         if dataset not in comparisons.compared():
             return None
