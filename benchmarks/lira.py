@@ -10,14 +10,10 @@ fractions that the checkpoint's own validation split chose. Intervals are over m
 What is stopped keeps the shadow models that it trained.
 """
 
-import dataclasses
-import math
 import sys
 import time
 from dataclasses import dataclass
 
-import numpy as np
-import torch
 from one_checkpoint import classes_of, config_of, opened, record
 from torch import nn
 
@@ -85,27 +81,6 @@ def edited(whole: shadows.Shadows, edit: str, cls: int) -> edits.EditedShadows:
     return edits.EditedShadows(whole, folded)
 
 
-def image_error(told: targets.Answers, key: str, attack: str, against: str,
-                groups: int = 20) -> float:
-    """Standard error of an attack's mean AUC that comes from the choice of images.
-
-    All models are asked about the same images of the class, whose luck does not average out over
-    models: a jackknife that leaves out one of `groups` of them at a time.
-    """
-    own = (told.labels == told.forget).nonzero().squeeze(1)
-    order = own[torch.randperm(len(own), generator=torch.Generator().manual_seed(0))]
-    groups, found = min(groups, len(order)), []
-    for part in range(groups):
-        kept = torch.ones(len(told.labels), dtype=torch.bool)
-        kept[order[part::groups]] = False
-        fewer = dataclasses.replace(
-            told, labels=told.labels[kept], member=told.member[:, kept.numpy()],
-            pool={m: z[:, kept] for m, z in told.pool.items() if m in (key, against)})
-        found.append(targets.attack(fewer, key, attack, against=against).auc)
-    found = np.array(found)
-    return float(np.sqrt((groups - 1) / groups * ((found - found.mean()) ** 2).sum()))
-
-
 def rows_of(found: shadows.Shadows, cls: int, fraction, log=print) -> list[dict]:
     """Rows of each attack on each method, and what is left of the class on unseen images.
 
@@ -125,17 +100,14 @@ def rows_of(found: shadows.Shadows, cls: int, fraction, log=print) -> list[dict]
         for attack in ATTACKS:
             against = "best" if method == "retrained" else key
             leak = targets.attack(told, key, attack, against=against)
-            images = 1.96 * image_error(told, key, attack, against)
-            low = leak.auc - math.hypot(leak.auc - leak.low, images)
-            high = leak.auc + math.hypot(leak.high - leak.auc, images)
             rows.append(artifacts.row(method, f"auc-t1-{attack}", leak.auc, split="forgotten",
-                                      forget=name, low=low, high=high,
+                                      forget=name, low=leak.low, high=leak.high,
                                       n=len(leak.members) + len(leak.others)))
             if roc.smallest_fpr(len(leak.others)) <= RATE:
                 rows.append(artifacts.row(method, f"tpr-t1-{attack}",
                                           roc.tpr_at(leak.members, leak.others, RATE),
                                           split="forgotten", forget=name, n=len(leak.members)))
-            log(f"{method:10} {attack:12} AUC {leak.auc:.3f} [{low:.3f}, {high:.3f}]"
+            log(f"{method:10} {attack:12} AUC {leak.auc:.3f} [{leak.low:.3f}, {leak.high:.3f}]"
                 f"  class right {100 * right:.2f} %")
     return rows
 

@@ -4,8 +4,10 @@ A bootstrap of four or five values covers much less than it says, since it canno
 do not have. These take Student's t with one degree less than there are models.
 """
 
+import functools
 import itertools
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -25,30 +27,118 @@ def over_models(values, level: float = 0.95) -> tuple[float, float, float]:
     return _by_t(values.mean(), values.std(ddof=1) / math.sqrt(len(values)), len(values), level)
 
 
-def over_networks_and_images(inside, outside, level: float = 0.95) -> tuple[float, float, float]:
-    """Mean AUC of several networks on the same images, with an interval over both.
+@dataclass(frozen=True)
+class Scores:
+    """What an attack gives every image in every model, and which of them the model has seen.
 
-    Args:
-        inside: (R, m) scores of members by each network, and outside: (R, n) of the others.
-
-    The images are shared, so their luck does not average out over networks: DeLong's variance of
-    the placements' means over networks, plus the spread of the networks' AUCs.
+    Images are shared by the models, so an interval over models alone takes an image that is easy
+    to name everywhere for evidence as often as there are models.
     """
-    from scipy.stats import rankdata
 
-    inside, outside = np.asarray(inside, float), np.asarray(outside, float)
-    (count, m), n = inside.shape, outside.shape[1]
-    above = np.stack([(rankdata(np.concatenate([a, b]))[:m] - rankdata(a)) / n
-                      for a, b in zip(inside, outside, strict=True)])
-    below = np.stack([1 - (rankdata(np.concatenate([a, b]))[m:] - rankdata(b)) / m
-                      for a, b in zip(inside, outside, strict=True)])
-    images = above.mean(0).var(ddof=1) / m + below.mean(0).var(ddof=1) / n
-    aucs = above.mean(1)
-    networks = aucs.var(ddof=1) / count if count > 1 else 0.0
-    # the images are many: normal; the networks few: t
-    half = math.hypot(_quantile(None, level) * math.sqrt(images),
-                      _quantile(count - 1, level) * math.sqrt(networks) if count > 1 else 0.0)
-    return float(aucs.mean()), float(aucs.mean() - half), float(aucs.mean() + half)
+    values: np.ndarray  # (K, N), higher for members
+    member: np.ndarray  # (K, N), true where the model was trained on the image
+
+    @staticmethod
+    def of(inside, outside) -> "Scores":
+        """Of models with the same members: `inside` (K, m), of the others `outside` (K, n)."""
+        both = [np.atleast_2d(np.asarray(part, float)) for part in (inside, outside)]
+        member = np.repeat([True, False], [part.shape[1] for part in both])
+        return Scores(np.concatenate(both, 1), np.tile(member, (len(both[0]), 1)))
+
+    @staticmethod
+    def in_turn(pairs, member) -> "Scores":
+        """Of what `likelihood.each_in_turn` returns, and who was a member (K, N) of whom."""
+        member = np.asarray(member, bool)[: len(pairs)]
+        values = np.empty(member.shape)
+        for row, seen, (inside, outside) in zip(values, member, pairs, strict=True):
+            row[seen], row[~seen] = inside, outside
+        return Scores(values, member)
+
+    @functools.cached_property
+    def _parts(self) -> tuple[np.ndarray, np.ndarray]:
+        """AUC of each model (K,), and how each image moves their mean (N,)."""
+        from scipy.stats import rankdata
+
+        aucs, moves = [], np.zeros(self.values.shape[1])
+        for values, seen in zip(self.values, self.member, strict=True):
+            m, n = seen.sum(), (~seen).sum()
+            ranks = rankdata(values)
+            # DeLong's placements: the share of the other side that an image passes, ties half
+            above = (ranks[seen] - rankdata(values[seen])) / n
+            below = 1 - (ranks[~seen] - rankdata(values[~seen])) / m
+            aucs.append(above.mean())
+            # m (m - 1), not m squared: of one model it is DeLong's unbiased variance
+            moves[seen] += (above - above.mean()) / math.sqrt(m * (m - 1))
+            moves[~seen] += (below - below.mean()) / math.sqrt(n * (n - 1))
+        return np.array(aucs), moves / len(aucs)
+
+    @property
+    def aucs(self) -> np.ndarray:
+        """AUC of each model (K,)."""
+        return self._parts[0]
+
+    @property
+    def moves(self) -> np.ndarray:
+        """First-order change (N,) of the models' mean AUC by each image: squares sum to DeLong's
+        variance where there is one model."""
+        return self._parts[1]
+
+
+def over_models_and_images(scores: Scores, level: float = 0.95) -> tuple[float, float, float]:
+    """Mean AUC over models, with an interval over the models and over the images they share.
+
+    The images' part is the variance of their `moves`, normal since they are many; the models' the
+    spread of their AUCs, by t since they are few. That spread holds some of the images' luck too,
+    so the interval errs to the wide side.
+    """
+    return _both(float(scores.aucs.mean()), (scores.moves**2).sum(), [scores.aucs], level)
+
+
+def gap_over_models_and_images(first: Scores, second: Scores, level: float = 0.95
+                               ) -> tuple[float, float, float]:
+    """`first`'s mean AUC minus `second`'s, on the same images, with its interval.
+
+    What an image does to both cancels; models are taken as if the two had nothing in common.
+    """
+    gap = float(first.aucs.mean() - second.aucs.mean())
+    return _both(gap, ((first.moves - second.moves) ** 2).sum(), [first.aucs, second.aucs], level)
+
+
+def _both(value: float, images: float, groups, level: float) -> tuple[float, float, float]:
+    """Half widths over images (their variance) and over each group's models, added in squares."""
+    widths = [_quantile(None, level) * math.sqrt(images)]
+    widths += [_quantile(len(g) - 1, level) * g.std(ddof=1) / math.sqrt(len(g))
+               for g in groups if len(g) > 1]
+    half = math.hypot(*widths)
+    return value, value - half, value + half
+
+
+def roc_band(scores: Scores, at, level: float = 0.95, draws: int = 500, seed: int = 0):
+    """The pooled ROC's true positive rates at the false positive rates `at`, (F,), and its band.
+
+    Returns:
+        (rate, low, high), each (F,). The band is pointwise: a percentile bootstrap that draws
+        models and images anew, each with all that is theirs. Few models make it too narrow.
+    """
+    values, member = scores.values, scores.member
+    order = np.argsort(-values, axis=None, kind="stable")
+    models, images = np.unravel_index(order, values.shape)
+    inside = member.ravel()[order]
+    ends = np.append(np.diff(values.ravel()[order]) != 0, True)  # ties are passed together
+
+    def rates(weights):
+        hit, miss = np.cumsum(weights * inside)[ends], np.cumsum(weights * ~inside)[ends]
+        if not hit[-1] or not miss[-1]:
+            return np.full(len(at), np.nan)
+        # a step function: the largest rate that is reached at no more than the asked one
+        steps = np.searchsorted(miss / miss[-1], np.asarray(at) + 1e-12, side="right")
+        return np.concatenate([[0.0], hit / hit[-1]])[steps]
+
+    rng, (count, n) = np.random.default_rng(seed), values.shape
+    drawn = [rates(rng.multinomial(count, np.full(count, 1 / count))[models]
+                   * rng.multinomial(n, np.full(n, 1 / n))[images]) for _ in range(draws)]
+    low, high = np.nanquantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return rates(np.ones(values.size)), low, high
 
 
 def over_pairs(values: dict[tuple[int, int], float], level: float = 0.95

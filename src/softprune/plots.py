@@ -233,9 +233,11 @@ def per_class_bars(rows: list[dict]):
         rows: dicts `cls`, `forgotten` (%), `change` (points).
     """
     figure, (left, right) = _figure(2, 7.6, 0.27 * len(rows) + 1.3)
-    names, at = [r["cls"] for r in rows], np.arange(len(rows))
+    names, at = [r["cls"].replace("_", " ") for r in rows], np.arange(len(rows))
+    most = max(r["forgotten"] for r in rows)
     left.barh(at, [r["forgotten"] for r in rows], color=RED)
-    left.set(yticks=at, yticklabels=names, xlabel="forgotten class\nstill right (%)", xlim=(0, 100))
+    left.set(yticks=at, yticklabels=names, xlabel="forgotten class\nstill right (%)",
+             xlim=(0, min(100, max(10, 1.1 * most))))
     right.barh(at, [r["change"] for r in rows], color=BLUE)
     right.axvline(0, color=INK, lw=0.8)
     right.set(yticks=at, yticklabels=[], xlabel="other classes'\nchange (points)")
@@ -244,7 +246,7 @@ def per_class_bars(rows: list[dict]):
     worst = max(rows, key=lambda r: r["forgotten"])
     drop = min(rows, key=lambda r: r["change"])
     if not worst["forgotten"]:
-        left.text(50, (len(rows) - 1) / 2, f"0.0 % of every class,\n{len(rows)} in turn",
+        left.text(5, (len(rows) - 1) / 2, f"0.0 % of every class,\n{len(rows)} in turn",
                   ha="center", va="center", color=GREY)
         least = "Nothing of any class is still right"
     else:
@@ -358,34 +360,66 @@ def requests_in_time(arrived: dict[str, list[dict]]):
     return figure, f"One request after another. After {last}: " + "; ".join(parts) + " points."
 
 
+MOST = 12  # classes that a figure names one by one
+
+
 def confusion_rows(rows: dict[str, np.ndarray], class_names, cls: str):
-    """Where the forgotten class's test images go, one row a model."""
-    figure, axis = _figure(1, 7.2, 0.42 * len(rows) + 1.5)
+    """Where the forgotten class's test images go, one row a model.
+
+    Of many classes those are shown that a row answers most, and the rest together.
+    """
+    names = np.array(class_names)
     matrix = 100 * np.stack([np.asarray(r) for r in rows.values()])
-    sns.heatmap(matrix, ax=axis, cmap="Blues", vmin=0, vmax=100, annot=len(class_names) <= 12,
-                fmt=".0f", cbar=False, xticklabels=list(class_names), yticklabels=list(rows))
-    axis.set(xlabel="answered as (% of the class's test images)")
-    axis.tick_params(axis="x", rotation=40, length=0)
-    axis.tick_params(axis="y", rotation=0, length=0)
-    parts = [f"{name}: most often {class_names[int(r.argmax())]}, {r.max():.0f} percent"
+    often = [f"{name}: most often {names[r.argmax()]}, {r.max():.0f} percent"
              for name, r in zip(rows, matrix, strict=True)]
-    return figure, f"Predictions for test images of {cls}. " + "; ".join(parts) + "."
+    if len(names) > MOST:
+        first = np.sort(np.argsort(-matrix.max(0), kind="stable")[: MOST - 1])
+        rest = 100 - matrix[:, first].sum(1, keepdims=True)
+        matrix = np.hstack([matrix[:, first], rest])
+        names = np.append(names[first], f"{len(names) - len(first)} others")
+    figure, axis = _figure(1, 7.2, 0.42 * len(rows) + 1.7)
+    sns.heatmap(matrix, ax=axis, cmap="Blues", vmin=0, vmax=100, annot=True, fmt=".0f", cbar=False,
+                xticklabels=[n.replace("_", " ") for n in names], yticklabels=list(rows))
+    axis.set(xlabel="answered as (% of the class's test images)")
+    plt.setp(axis.get_xticklabels(), rotation=40, ha="right", rotation_mode="anchor")
+    axis.tick_params(axis="x", length=0)
+    axis.tick_params(axis="y", rotation=0, length=0)
+    return figure, f"Predictions for test images of {cls}. " + "; ".join(often) + "."
 
 
-def roc_curves(curves: dict[str, tuple[np.ndarray, np.ndarray, float]], smallest: float):
-    """ROC on log axes, from the smallest false positive rate that can be read."""
-    figure, axis = _figure(1, 5.2, 4.4)
-    diagonal = np.geomspace(smallest, 1, 50)
-    axis.plot(diagonal, diagonal, ":", color=GREY)
-    for name, (fpr, tpr, auc) in curves.items():
-        axis.plot(fpr, tpr, color=COLOURS.get(name, PURPLE), label=f"{name}, AUC {auc:.3f}",
+BANDED = ("original", "soft", "best", "retrained")  # eight bands would hide each other
+
+
+def roc_curves(rates: np.ndarray, curves: dict[str, dict]):
+    """ROC on log axes, from the smallest false positive rate that can be read, with the bands of
+    `BANDED`.
+
+    Args:
+        rates: false positive rates, (F,), from that one to 1.
+        curves: by model `rate`, `low`, `high`, each (F,), of true positives; `auc`, and of how
+            many `networks` and `images` it is.
+    """
+    figure, axis = _figure(1, 5.8, 4.6)
+    axis.plot(rates, rates, ":", color=GREY)
+    said = {n: f"{c['networks']} network{'s' * (c['networks'] > 1)}" for n, c in curves.items()}
+    most = max(curves, key=lambda name: curves[name]["networks"])
+    for name, c in curves.items():
+        colour = COLOURS.get(name, PURPLE)
+        few = f" ({said[name]})" if said[name] != said[most] else ""
+        axis.plot(rates, c["rate"], color=colour, label=f"{name}, AUC {c['auc']:.3f}{few}",
                   drawstyle="steps-post")
-    axis.set(xscale="log", yscale="log", xlim=(smallest, 1), ylim=(smallest, 1.05),
+        if name in BANDED:
+            axis.fill_between(rates, c["low"], c["high"], color=colour, alpha=0.15, lw=0,
+                              step="post")
+    axis.set(xscale="log", yscale="log", xlim=(rates[0], 1), ylim=(rates[0], 1.05),
              xlabel="false positive rate", ylabel="true positive rate")
-    axis.legend(frameon=False, fontsize="small")
-    parts = [f"{name} {auc:.3f}" for name, (_, _, auc) in curves.items()]
-    return figure, ("ROC curves of the membership attack on log axes. AUC: " + ", ".join(parts)
-                    + f". Rates below {smallest:.2g} are not shown.")
+    axis.legend(frameon=False, fontsize="small", alignment="left", title_fontsize="small",
+                title=f"{said[most]}, {curves[most]['images']:,} images")
+    parts = [f"{name} {c['auc']:.3f} ({said[name]})" for name, c in curves.items()]
+    return figure, (f"ROC curves of the membership attack on {curves[most]['images']} images, log "
+                    f"axes, with 95 percent bands of {', '.join(n for n in curves if n in BANDED)}."
+                    f" AUC: {', '.join(parts)}. False positive rates below {rates[0]:.2g} are not "
+                    "shown.")
 
 
 def auc_intervals(rows: list[dict]):

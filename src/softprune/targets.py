@@ -19,7 +19,6 @@ from softprune import (
     models,
     pruning,
     requests,
-    roc,
 )
 from softprune.errors import choose
 from softprune.shadows import Shadows, part
@@ -138,16 +137,24 @@ ALONE = "threshold"
 
 @dataclass(frozen=True, kw_only=True)
 class Leak:
-    """What one attack finds on all targets: an AUC a target, and the scores pooled."""
+    """What one attack finds on all targets."""
 
     attack: str
     method: str
-    aucs: np.ndarray  # (targets,)
-    auc: float  # their mean, with its interval over targets
+    scores: intervals.Scores  # of every image in every target
+    auc: float  # mean over targets, with its interval over these and over the images they share
     low: float
     high: float
-    members: np.ndarray
-    others: np.ndarray
+
+    @property
+    def members(self) -> np.ndarray:
+        """Scores of what the targets have seen, of all targets together."""
+        return self.scores.values[self.scores.member]
+
+    @property
+    def others(self) -> np.ndarray:
+        """Scores of what they have not seen."""
+        return self.scores.values[~self.scores.member]
 
 
 def attack(answers: Answers, method: str, name: str, *, retained: bool = False,
@@ -197,11 +204,10 @@ def attack(answers: Answers, method: str, name: str, *, retained: bool = False,
         return likelihood.lira(target[k], shadow[rest], member[rest], mode, variance)
 
     # the target stays out of its own fit, and so does the model a retrained one is the twin of
-    inside, outside = zip(*likelihood.each_in_turn(len(target), member, score), strict=True)
-    aucs = [roc.delong(a, b)[0] for a, b in zip(inside, outside, strict=True)]
-    auc, low, high = intervals.over_models(aucs)
-    return Leak(attack=name, method=method, aucs=np.array(aucs), auc=auc, low=low, high=high,
-                members=np.concatenate(inside), others=np.concatenate(outside))
+    pairs = likelihood.each_in_turn(len(target), member, score)
+    scores = intervals.Scores.in_turn(pairs, member)
+    auc, low, high = intervals.over_models_and_images(scores)
+    return Leak(attack=name, method=method, scores=scores, auc=auc, low=low, high=high)
 
 
 def probability(logits: Tensor, labels: Tensor) -> Tensor:
