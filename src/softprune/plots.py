@@ -399,7 +399,7 @@ def roc_curves(rates: np.ndarray, curves: dict[str, dict]):
         curves: by model `rate`, `low`, `high`, each (F,), of true positives; `auc`, and of how
             many `networks` and `images` it is.
     """
-    figure, axis = _figure(1, 5.8, 4.6)
+    figure, axis = _figure(1, 5.8, 5.2)
     axis.plot(rates, rates, ":", color=GREY)
     said = {n: f"{c['networks']} network{'s' * (c['networks'] > 1)}" for n, c in curves.items()}
     most = max(curves, key=lambda name: curves[name]["networks"])
@@ -413,7 +413,8 @@ def roc_curves(rates: np.ndarray, curves: dict[str, dict]):
                               step="post")
     axis.set(xscale="log", yscale="log", xlim=(rates[0], 1), ylim=(rates[0], 1.05),
              xlabel="false positive rate", ylabel="true positive rate")
-    axis.legend(frameon=False, fontsize="small", alignment="left", title_fontsize="small",
+    axis.legend(frameon=False, fontsize="small", alignment="left", title_fontsize="small", ncols=2,
+                bbox_to_anchor=(-0.15, -0.14), loc="upper left",
                 title=f"{said[most]}, {curves[most]['images']:,} images")
     parts = [f"{name} {c['auc']:.3f} ({said[name]})" for name, c in curves.items()]
     return figure, (f"ROC curves of the membership attack on {curves[most]['images']} images, log "
