@@ -69,6 +69,11 @@ def test_images_seen_by_other_halves_are_a_part_too():
     assert np.mean(held) > 0.93
 
 
+def test_two_models_say_next_to_nothing_and_no_more_than_an_auc_can_be():
+    made = intervals.Scores.of([[3, 2, 1, 0]] * 2, [[2.5, 1.5, 0.5], [0.5, 0.2, 0.1]])
+    assert intervals.over_models_and_images(made)[1:] == (0.0, 1.0)
+
+
 def test_scores_come_back_from_targets_in_turn():
     rng = np.random.default_rng(4)
     made = drawn(rng, 6, 40, 1.0)

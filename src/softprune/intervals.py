@@ -91,7 +91,8 @@ def over_models_and_images(scores: Scores, level: float = 0.95) -> tuple[float, 
     spread of their AUCs, by t since they are few. That spread holds some of the images' luck too,
     so the interval errs to the wide side.
     """
-    return _both(float(scores.aucs.mean()), (scores.moves**2).sum(), [scores.aucs], level)
+    auc, low, high = _both(float(scores.aucs.mean()), (scores.moves**2).sum(), [scores.aucs], level)
+    return auc, max(low, 0.0), min(high, 1.0)  # of two models t reaches further than any AUC
 
 
 def gap_over_models_and_images(first: Scores, second: Scores, level: float = 0.95
