@@ -86,6 +86,11 @@ def refit_before(dataset: str) -> float:
     return _over_classes(dataset, "original", "accuracy-head-refit")
 
 
+def right_before(dataset: str) -> float:
+    """Share of a class that is right without any edit, mean over the classes."""
+    return _over_classes(dataset, "original", "accuracy", "forgotten-test")
+
+
 def compared_turns(dataset: str) -> list[dict]:
     """Methods over classes in turn: `method`, `n` and the four numbers of `summaries.TURN`."""
     found = _rows(dataset, sites="each", metric="all-classes-forgotten-mean")

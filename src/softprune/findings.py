@@ -137,7 +137,29 @@ def places(dataset: str) -> list[dict]:
     return [g | {"met": bar.met(dataset, g)} for g in groups.values()]
 
 
+def readings() -> dict:
+    """What other readings of the paper came to, those of stage 3: each a score, a pooling and a
+    gate at the fraction that validation chooses, and the second-hand setting at every site.
+
+    Returns:
+        `n` of them on all pages, how many `met` the bar, and what the others lose `everywhere`, at
+        every site: (least, most) over data sets, points; None where it was not measured.
+    """
+    n, met, everywhere = 0, 0, []
+    for dataset in runs.pages():
+        own = {"key": runs.page_key(dataset), "stage": "soft-pruning"}
+        for row in runs.rows(**own, metric="candidate-change-mean"):
+            same = own | {k: row[k] for k in ("score", "statistic", "gate", "sites")}
+            told = {k: runs.one(**same, metric=f"candidate-{name}") for k, name in (
+                ("forgotten", "forgotten-mean"), ("worst", "forgotten-worst"),
+                ("change-worst", "change-worst"))}
+            n, met = n + 1, met + bar.met(dataset, told | {"change": row["value"]})
+            everywhere += [-row["value"]] if row["sites"] == "all" else []
+    return {"n": n, "met": met,
+            "everywhere": (min(everywhere), max(everywhere)) if everywhere else None}
+
+
 def helpers() -> dict:
     """What pages may call."""
     return {"commits": commits, "places": places, "shadowed": shadowed, "several": several,
-            "directions": directions, "sequence_ends": sequence_ends}
+            "directions": directions, "sequence_ends": sequence_ends, "readings": readings}

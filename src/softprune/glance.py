@@ -18,8 +18,8 @@ from softprune import (
     summaries,
 )
 
-EDITS = ("original", "head-mask", "soft", "hard", "pour-p", "prototype", "searched", "best",
-         "guarded")
+EDITS = ("original", "head-mask", "soft", "hard", "calibrated", "pour-p", "prototype", "searched",
+         "best", "guarded")
 HIDDEN = "cifar10"  # the set whose refits are shown: of the real ones it has most classes compared
 
 
@@ -55,10 +55,10 @@ def bars(edit: str) -> list[tuple[bool, bool]]:
     """For every network that an edit was tried on: whether with every class, and whether it meets
     the bar on accuracy.
 
-    The fake stands on the data sets' own pages, `pour-p` on their head-to-head pages; others are in
-    `findings.front_table`.
+    The fake and `calibrated` stand on the data sets' own pages, `pour-p` on their head-to-head
+    pages; others are in `front.front_table`.
     """
-    if edit == "head-mask":
+    if edit in ("head-mask", "calibrated"):
         turns = {d: [summaries.in_turn(d, edit)] for d in runs.pages()}
     elif edit == "pour-p":
         turns = {d: [t for t in comparisons.compared_turns(d) if t["method"] == edit]
@@ -90,6 +90,21 @@ def attacked(dataset: str, edit: str, attack: str = "lira-online") -> dict | Non
         rows.append(row or summaries.beside(dataset, "membership-inference", edit,
                                             f"auc-t1-{name}"))
     return max((r for r in rows if r), key=lambda r: r["value"], default=None)
+
+
+def hidden_or_gone(dataset: str = HIDDEN) -> list[dict]:
+    """Of `original`, the edits of the table and *retrained*: percent of a class that is still
+    right, and that a refitted classifier finds, means over the classes compared head to head."""
+    made = []
+    for edit in (*EDITS, "retrained"):
+        if edit == "original":
+            right = comparisons.right_before(dataset)
+            made.append({"edit": edit, "right": 100 * right,
+                         "refit": 100 * comparisons.refit_before(dataset)})
+        elif row := comparisons.compared_row(dataset, edit):
+            made.append({"edit": edit, "right": 100 * row["forgotten"],
+                         "refit": 100 * row["refit"]})
+    return made
 
 
 def acting(dataset: str = HIDDEN) -> tuple[list[str], list[dict]]:
@@ -159,15 +174,18 @@ def _two_digits(seconds: float) -> tuple[str, str]:
 
 
 def pictures(folder: Path) -> dict[str, str]:
-    """Write the figure; returns alternative text by its name, none where there are no pages."""
+    """Write the figures; returns alternative texts by name, none where there are no pages."""
     if HIDDEN not in runs.pages():
         return {}
     from softprune import plots
 
-    figure, alt = plots.where_edits_act(*acting())
+    made = {"where-edits-act": plots.where_edits_act(*acting())}
+    if HIDDEN in comparisons.compared():
+        made["hidden-or-gone"] = plots.hidden_or_gone(hidden_or_gone())
     folder.mkdir(parents=True, exist_ok=True)
-    plots.save(figure, folder / "where-edits-act.png")
-    return {"where-edits-act": alt}
+    for name, (figure, _) in made.items():
+        plots.save(figure, folder / f"{name}.png")
+    return {name: alt for name, (_, alt) in made.items()}
 
 
 def helpers() -> dict:

@@ -360,6 +360,33 @@ def requests_in_time(arrived: dict[str, list[dict]]):
     return figure, f"One request after another. After {last}: " + "; ".join(parts) + " points."
 
 
+def hidden_or_gone(rows: list[dict]):
+    """What is left of a class by the network's own classifier, and what a refitted one finds.
+
+    Args:
+        rows: dicts `edit`, `right` and `refit`, percent of the class's test images; the last is
+            the network retrained without the class.
+    """
+    figure, axis = _figure(1, 6.0, 0.34 * len(rows) + 1.3)
+    goal = rows[-1]
+    axis.axvline(goal["refit"], color=GREEN, lw=1, ls=":")
+    for y, row in enumerate(rows):
+        colour = COLOURS.get(row["edit"], PURPLE)
+        axis.plot([row["right"], row["refit"]], [y, y], color=colour, lw=1.5, alpha=0.5)
+        axis.plot(row["right"], y, "o", color=colour, ms=7)
+        axis.plot(row["refit"], y, "o", color=colour, ms=7, mfc="white", mew=1.5)
+        axis.annotate(f"{row['refit']:.0f}", (max(row["right"], row["refit"]), y), xytext=(9, 0),
+                      textcoords="offset points", va="center", color=INK, fontsize="small")
+    axis.set(yticks=range(len(rows)), yticklabels=[r["edit"] for r in rows], xlim=(-3, 100),
+             xlabel="of the forgotten class's test images (%)\n● still right   "
+                    "○ found by a classifier refitted on the features")
+    axis.invert_yaxis()
+    axis.tick_params(axis="y", length=0)
+    said = [f"{r['edit']} {r['right']:.0f} and {r['refit']:.0f} percent" for r in rows]
+    return figure, ("Dumbbell chart, share of a forgotten class that is still right, and that a "
+                    f"refitted classifier finds: {'; '.join(said)}.")
+
+
 MOST = 12  # classes that a figure names one by one
 
 
