@@ -166,6 +166,32 @@ def less(a: dict, b: dict, of: str = "change") -> tuple[float, float, float]:
     return gap, gap - half, gap + half
 
 
+TOLD = ("coherence", "correlation", "selectivity")  # of a trained network, on validation images
+
+
+def untangled(dataset: str, width: int, penalty: str = "so") -> dict[str, dict]:
+    """What training with a penalty, at its strength of the ablation, does to `TOLD`.
+
+    Returns:
+        By measure `none` and `with`, means over seeds, `gap`: with less none, and Welch's 95 %
+        interval, and `n`, networks without and with.
+    """
+    made = {}
+    for measure in TOLD:
+        points = {}
+        for name in ("none", penalty):
+            strength = STRENGTHS[dataset].get(name, 0.0)
+            found = runs.rows(stage="train", dataset=dataset, width=width, method="original",
+                              metric=measure, split="validation", penalty=name, strength=strength)
+            mean, low, high = runs.interval([r["value"] for r in found])
+            points[name] = {measure: mean, f"{measure}-low": low, f"{measure}-high": high,
+                            "n": len(found)}
+        made[measure] = {"none": points["none"][measure], "with": points[penalty][measure],
+                         "gap": less(points[penalty], points["none"], measure),
+                         "n": (points["none"]["n"], points[penalty]["n"])}
+    return made
+
+
 def by_strength(dataset: str, width: int, penalty: str = "so", level: float = 5.0) -> list[dict]:
     """`difference` with hard gates at `level` percent forgetting, a row a strength that was swept.
 
@@ -266,4 +292,4 @@ def helpers() -> dict:
     """What pages may call."""
     return {"ablation": ablation, "compare": compare, "by_strength": by_strength,
             "by_score": by_score, "effects": effects, "at_cost": at_cost, "less": less,
-            "mean_of": mean_of, "penalties": ORDER, "swept": swept()}
+            "mean_of": mean_of, "untangled": untangled, "penalties": ORDER, "swept": swept()}
