@@ -19,12 +19,15 @@ from softprune import (
 @pytest.fixture
 def two_sets(monkeypatch):
     """`best` and a retrained network on two sets, three networks, one attacked by its page."""
-    rows = {("a", "best"): {"prepare": 2.0, "request": 1e-3, "refit": 0.5},
-            ("cifar10", "best"): {"prepare": 9.0, "request": 4e-4, "refit": 0.25},
-            ("cifar10", "retrained"): {"prepare": None, "request": 60.0, "refit": 0.125}}
+    rows = {("a", "best"): {"prepare": 2.0, "request": 1e-3, "refit": 0.5, "forgotten": 0.5},
+            ("cifar10", "best"): {"prepare": 9.0, "request": 4e-4, "refit": 0.25,
+                                  "forgotten": 0.0},
+            ("cifar10", "retrained"): {"prepare": None, "request": 60.0, "refit": 0.125,
+                                       "forgotten": 0.0}}
     monkeypatch.setattr(comparisons, "compared", lambda: ["a", "cifar10"])
     monkeypatch.setattr(comparisons, "compared_row", lambda d, m: rows.get((d, m)))
     monkeypatch.setattr(comparisons, "refit_before", lambda d: {"cifar10": 0.75}[d])
+    monkeypatch.setattr(comparisons, "right_before", lambda d: {"cifar10": 0.875}[d])
     monkeypatch.setattr(comparisons, "compared_turns", lambda d: {"a": [
         {"method": "pour-p", "n": 2, "forgotten-mean": 0.0, "forgotten-worst": 0.0,
          "change-mean": -0.1, "change-worst": -2.0}]}.get(d, []))
@@ -53,6 +56,19 @@ def test_a_line_has_the_least_and_the_largest_of_the_sets_and_the_refit_of_one(t
     assert again["prepare"] is None and again["request"] == (60.0, 60.0)
     assert again["met"] is None and again["refit"] == 12.5
     assert two_sets["original"]["refit"] == 75.0
+
+
+def test_the_picture_has_what_is_right_and_what_a_refit_finds_the_goal_last(two_sets):
+    from softprune import plots
+
+    rows = glance.hidden_or_gone()
+    assert rows == [{"edit": "original", "right": 87.5, "refit": 75.0},
+                    {"edit": "best", "right": 0.0, "refit": 25.0},
+                    {"edit": "retrained", "right": 0.0, "refit": 12.5}]
+    figure, alt = plots.hidden_or_gone(rows)
+    assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == [r["edit"] for r in rows]
+    assert figure.axes[0].lines[0].get_xdata()[0] == 12.5  # the dotted line: the retrained one
+    assert "best 0 and 25 percent" in alt
 
 
 def test_networks_with_some_of_the_classes_are_counted_apart(two_sets):
@@ -103,6 +119,7 @@ def test_where_edits_act_is_where_the_stored_ones_are(dataset, architecture, mon
 def test_the_figure_says_in_words_where_edits_act(tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "identity", lambda d: {
         "architecture": "resnet18", "width": 16, "profile": "laptop"})
+    monkeypatch.setattr(comparisons, "compared", lambda: [])
     alt = glance.pictures(tmp_path)["where-edits-act"]
     assert (tmp_path / "where-edits-act.png").exists()
     assert alt.startswith("Where each edit acts") and "soft at layer4;" in alt
