@@ -799,3 +799,30 @@ def test_retrained_networks_have_a_mean_where_every_class_has_one(use, monkeypat
         assert recovered.retrained_mean("cifar10") == expected
     use([])
     assert recovered.retrained_mean("cifar10") is None
+
+
+def test_a_penalty_is_set_beside_none_with_welchs_interval(monkeypatch):
+    values = {("coherence", "none"): [0.3, 0.4, 0.5], ("coherence", "so"): [0.1, 0.1, 0.1]}
+    monkeypatch.setattr(runs, "rows", lambda **at: [
+        {"value": v} for v in values.get((at["metric"], at["penalty"]), [0.5, 0.5])])
+    told = ablations.untangled("cifar10", 8)
+    # Welch's with no spread on one side: t of 2 times 0.1 / sqrt 3
+    gap, low, high = told["coherence"]["gap"]
+    assert gap == pytest.approx(-0.3) and told["coherence"]["n"] == (3, 3)
+    assert (high - low) / 2 == pytest.approx(4.30265 * 0.1 / 3**0.5, rel=1e-4)
+    assert told["selectivity"]["gap"] == (0, 0, 0)
+
+
+def test_other_readings_are_counted_and_what_every_site_costs(monkeypatch):
+    rows = {"candidate-change-mean": {"last": -0.2, "all": -18.0},
+            "candidate-change-worst": {"last": -0.6, "all": -30.0},
+            "candidate-forgotten-mean": {"last": 0.0, "all": 0.0},
+            "candidate-forgotten-worst": {"last": 0.0, "all": 0.0}}
+    monkeypatch.setattr(runs, "pages", lambda: ["cifar10"])
+    monkeypatch.setattr(runs, "page_key", lambda d: "k")
+    monkeypatch.setattr(runs, "rows", lambda metric, **at: [
+        {"score": "difference", "statistic": "mean", "gate": "rank", "sites": s, "value": v}
+        for s, v in rows[metric].items()])
+    monkeypatch.setattr(runs, "one", lambda metric, sites, **at: rows[metric][sites])
+    monkeypatch.setattr(bar, "met", lambda d, told: told["change"] >= -0.5)
+    assert findings.readings() == {"n": 2, "met": 1, "everywhere": (18.0, 18.0)}
