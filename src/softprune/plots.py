@@ -15,6 +15,7 @@ import matplotlib.pyplot as plt
 import seaborn as sns
 from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
+from matplotlib.ticker import LogLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
 # Okabe and Ito: told apart with every common colour blindness
@@ -440,6 +441,10 @@ def roc_curves(rates: np.ndarray, curves: dict[str, dict]):
                               step="post")
     axis.set(xscale="log", yscale="log", xlim=(rates[0], 1), ylim=(rates[0], 1.05),
              xlabel="false positive rate", ylabel="true positive rate")
+    for side in (axis.xaxis, axis.yaxis):  # a decade or two: powers of ten alone say too little
+        side.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        side.set_major_formatter("{x:g}")
+        side.set_minor_formatter(NullFormatter())
     axis.legend(frameon=False, fontsize="small", alignment="left", title_fontsize="small", ncols=2,
                 bbox_to_anchor=(-0.15, -0.14), loc="upper left",
                 title=f"{said[most]}, {curves[most]['images']:,} images")
