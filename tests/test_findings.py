@@ -236,14 +236,15 @@ def test_the_front_table_has_the_page_then_wider_networks_and_says_what_meets_th
         "architecture": "resnet18", "width": 16, "profile": "laptop"})
     good = dict(zip(summaries.TURN, (0.02, 1.0, -0.4, -0.9), strict=True)) | {"n": 10}
     turns = {"soft": good | {"forgotten-mean": 0.06}, "hard": good,
-             "best": good | {"change-worst": -1.1}}
+             "calibrated": good | {"n": 3}, "best": good | {"change-worst": -1.1}}
     monkeypatch.setattr(summaries, "in_turn", lambda d, m: turns[m])
     monkeypatch.setattr(summaries, "inside_turn", lambda d: None)
     monkeypatch.setattr(choices, "older_pages", lambda d: [])
     monkeypatch.setattr(catalog, "catalog", lambda: {"cifar10": {"title": "CIFAR-10"}})
     first, second = front.front_table()
     assert first["name"] == "CIFAR-10, width 16" and first["inside"] is None
-    assert [first[m]["met"] for m in front.FRONT] == [False, True, False]
+    assert [first[m]["met"] for m in front.FRONT] == [False, True, True, False]
+    assert first["calibrated"]["classes"] == 3
     assert not first["earlier"] and first["guarded"] is None
     # of the same network, not of another length
     assert second["guarded"]["classes"] == 1 and second["guarded"]["met"]
@@ -521,10 +522,11 @@ def test_membership_is_judged_by_the_other_classes_outputs_too(monkeypatch):
     assert verdict(auc(0.61, 0.65), auc(0.56, 0.59))["verdict"] == (
         "in part: lower, but by the other classes' outputs most of the excess is left"), (
         "of .13 above .075 are left")
-    partly = "in part: lower by the attack on all outputs, {} by the other classes' alone"
-    assert verdict(auc(0.61, 0.65), auc(0.63, 0.67))["verdict"] == partly.format(
+    partly = "lower by the attack on all outputs, {} by the other classes' alone"
+    assert verdict(auc(0.61, 0.65), auc(0.63, 0.67))["verdict"] == "open: " + partly.format(
         "not shown to be lower")
-    assert verdict(auc(0.61, 0.65), auc(0.66, 0.69))["verdict"] == partly.format("higher")
+    assert verdict(auc(0.61, 0.65), auc(0.66, 0.69))["verdict"] == "does not hold: " + (
+        partly.format("higher"))
     assert verdict(auc(0.49, 0.51), auc(0.49, 0.51))["verdict"] == "holds", "nothing was there"
     assert verdict(None, None)["verdict"] == "holds"
     lira["lira-soft"] = auc(0.69, 0.73)  # of .27 above the retrained network .21 are left

@@ -2,7 +2,8 @@
 
 from softprune import across, bar, catalog, choices, recovered, runs, summaries, unfitted
 
-FRONT = ("soft", "hard", "best")  # what it shows of them, beside rungs of records of their own
+# what is told of each network, beside rungs of records of their own
+FRONT = ("soft", "hard", "calibrated", "best")
 
 
 def front_table() -> list[dict]:

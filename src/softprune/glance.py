@@ -55,10 +55,10 @@ def bars(edit: str) -> list[tuple[bool, bool]]:
     """For every network that an edit was tried on: whether with every class, and whether it meets
     the bar on accuracy.
 
-    The fake and `calibrated` stand on the data sets' own pages, `pour-p` on their head-to-head
-    pages; others are in `front.front_table`.
+    The fake stands on the data sets' own pages, `pour-p` on their head-to-head pages; others are in
+    `front.front_table`.
     """
-    if edit in ("head-mask", "calibrated"):
+    if edit == "head-mask":
         turns = {d: [summaries.in_turn(d, edit)] for d in runs.pages()}
     elif edit == "pour-p":
         turns = {d: [t for t in comparisons.compared_turns(d) if t["method"] == edit]

@@ -116,9 +116,10 @@ def judge_attack(said: str, forget: str, told, rest) -> dict:
             where = " by the other classes' outputs" if left <= 0.5 < there else ""
             left, most = max(left, there), max(most, top)
         if holds and before["low"] > 0.5 and after["high"] >= before["low"]:
-            other = "higher" if after["low"] > before["high"] else "not shown to be lower"
-            return {"text": text, "verdict": "in part: lower by the attack on all outputs, "
-                    f"{other} by the other classes' alone"}
+            said = "lower by the attack on all outputs, {} by the other classes' alone"
+            return {"text": text, "verdict": "does not hold: " + said.format("higher")
+                    if after["low"] > before["high"] else
+                    "open: " + said.format("not shown to be lower")}
     if holds and left > 0.5:
         return {"text": text, "verdict": f"in part: lower, but{where} most of the excess is left"}
     if holds and most > 0.5:
