@@ -99,7 +99,7 @@ def judge_attack(said: str, forget: str, told, rest) -> dict:
     if o["low"] <= 0.5:
         after = "; after the edit the attack finds something" if a["low"] > 0.5 else ""
         return {"text": text, "verdict": "no evidence: nothing leaked before" + after}
-    left, most, where = 0.0, 0.0, ""
+    left, least, most, where = 0.0, 0.0, 0.0, ""
     if r:
         left, least, most = excess_left(o, a, r)
         text += (f"; retrained {runs.between(r)}: {100 * left:.0f} % [{100 * least:.0f}, "
@@ -110,16 +110,18 @@ def judge_attack(said: str, forget: str, told, rest) -> dict:
         text += (f"; by the other classes' outputs alone {runs.between(before)} → "
                  f"{runs.between(after)}")
         if never and before["low"] > 0.5 and before["value"] > never["value"]:
-            there, least, top = excess_left(before, after, never)
-            text += (f"; retrained {runs.between(never)}: {100 * there:.0f} % [{100 * least:.0f}, "
+            there, bottom, top = excess_left(before, after, never)
+            text += (f"; retrained {runs.between(never)}: {100 * there:.0f} % [{100 * bottom:.0f}, "
                      f"{100 * top:.0f}] of that excess is left")
             where = " by the other classes' outputs" if left <= 0.5 < there else ""
-            left, most = max(left, there), max(most, top)
+            left, least, most = max(left, there), max(least, bottom), max(most, top)
         if holds and before["low"] > 0.5 and after["high"] >= before["low"]:
             said = "lower by the attack on all outputs, {} by the other classes' alone"
-            return {"text": text, "verdict": "does not hold: " + said.format("higher")
-                    if after["low"] > before["high"] else
-                    "open: " + said.format("not shown to be lower")}
+            if after["low"] > before["high"]:
+                return {"text": text, "verdict": "does not hold: " + said.format("higher")}
+            # with most of the excess left, and surely, it is not met even if a little is gone
+            verdict = "does not hold: " if least > 0.5 else "open: "
+            return {"text": text, "verdict": verdict + said.format("not shown to be lower")}
     if holds and left > 0.5:
         return {"text": text, "verdict": f"in part: lower, but{where} most of the excess is left"}
     if holds and most > 0.5:
