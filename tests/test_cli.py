@@ -1,6 +1,7 @@
 """Commands as a user types them: refusals are one line, exit status 2, nothing written."""
 
 import csv
+import os
 import re
 import subprocess
 import sys
@@ -358,6 +359,20 @@ def test_a_damaged_data_set_is_one_line(monkeypatch, tmp_path, capsys):
     assert cli.main(["data", "list"]) == 2
     error = capsys.readouterr().err
     assert "shells" in error and "data fetch" in error and error.count("\n") == 1
+
+
+def test_what_a_measurement_started_ends_with_it(tmp_path):
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "benchmarks" / "slow.py").write_text(
+        "import os, time\nprint(os.getpid(), flush=True)\ntime.sleep(60)\n")
+    command = subprocess.Popen(
+        [sys.executable, "-m", "softprune.cli", "measure", "slow"], stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True, env=os.environ | {"SOFTPRUNE_ROOT": str(tmp_path)})
+    child = int(command.stdout.readline())
+    command.terminate()
+    assert command.wait(20) == 130 and "the same command resumes" in command.stderr.read()
+    with pytest.raises(ProcessLookupError):
+        os.kill(child, 0)
 
 
 def test_a_measurement_gets_the_network_and_its_own_words(smoke, monkeypatch):

@@ -2,7 +2,9 @@
 
 import argparse
 import json
+import signal
 import sys
+import threading
 
 from softprune import __version__, cli_data, cli_fit, cli_forget, cli_measure, cli_run, cli_train
 from softprune.errors import UserError
@@ -12,6 +14,9 @@ from softprune.profiles import PROFILES
 def main(argv: list[str] | None = None) -> int:
     """Run one command; a user's mistake is one line on standard error and exit status 2."""
     arguments = build_parser().parse_args(argv)
+    if threading.current_thread() is threading.main_thread():
+        # a scheduler ends a job by SIGTERM: as Ctrl-C, so that what the command started ends, too
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return arguments.action(arguments) or 0
     except UserError as error:
