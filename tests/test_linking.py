@@ -1,5 +1,7 @@
 """Words of the glossary link to it once a page, and only where they are the book's words."""
 
+from types import SimpleNamespace
+
 from docutils import nodes
 from docutils.utils import new_document
 
@@ -48,3 +50,11 @@ def test_the_glossary_names_them():
     terms = linking.terms_of((paths.root() / "book" / "glossary.md").read_text())
     assert {"gate", "head mask", "LiRA", "T1"} < set(terms)
     assert set(terms) > linking.ORDINARY  # none is kept that the glossary has lost
+
+
+def test_a_changed_glossary_is_read_by_every_page_again():
+    asked = {}
+    linking.setup(SimpleNamespace(connect=lambda event, do: asked.update({event: do})))
+    env, outdated = SimpleNamespace(found_docs={"a", "glossary"}), asked["env-get-outdated"]
+    assert outdated(None, env, set(), {"glossary"}, set()) == {"a", "glossary"}
+    assert not outdated(None, env, set(), {"a"}, set())

@@ -82,5 +82,10 @@ def setup(app) -> dict:
             page = Path(app.srcdir) / "glossary.md"
             link(document, terms_of(page.read_text()) if page.exists() else [])
 
+    def outdated(app, env, added, changed, removed):
+        # what a page links to was decided when it was read
+        return env.found_docs if "glossary" in changed else ()
+
     app.connect("doctree-read", read)
+    app.connect("env-get-outdated", outdated)
     return {"version": "1", "parallel_read_safe": True, "env_version": 1}
