@@ -20,7 +20,8 @@ EVERY = {"cifar100": " --every 5", "tiny-imagenet-200": " --every 10"}
 LONGER = {"cifar10": {"epochs": 60}}
 # five poolings leave little of an image of 16 pixels: begun there, it learned late; 66 epochs
 # missed its goal by an image, and 76 with a longer first part did no better
-VGG = {"epochs": 90, "sides": "0.6:24", "cutout": 8}
+VGG_SIDES = {"sides": "0.6:24", "cutout": 8}  # at any width
+VGG = {"epochs": 90} | VGG_SIDES
 # where penalties stand side by side, as `ablations.STRENGTHS`, which this cannot import: workflows
 # start in an environment without the package
 STRENGTHS = {"digits": {"so": 0.01, "srip": 0.1, "ocnn": 0.01, "feature": 0.1},
@@ -52,13 +53,14 @@ RETRAINED = {"digits": ("three", *DIGITS), "cifar10": CLASSES,
 ALL = ("readers", "from_table {}", "from_table {} --rung searched", "directions")
 BESIDE_PAGE = {
     "digits": (*ALL, "deep {}", "again guarded,deep", "each --rungs best,searched", "lira three",
-               "trials", "sites"),
+               "trials", "sites", "strengths"),
     "cifar10": (*ALL, "deep {}", "again guarded,deep", "each --rungs best,searched", "lira cat",
-                "trials", "sites", "several 2,3", "longer cat,airplane,automobile --epochs 1"),
+                "trials", "sites", "strengths", "several 2,3",
+                "longer cat,airplane,automobile --epochs 1"),
     "cifar100": ("readers 10", *ALL[1:], "deep {}", "again guarded,deep", "guarded", "each",
-                 "fits"),
-    "tiny-imagenet-200": ("readers 40", *ALL[1:], "again guarded,deep", "guarded 5",
-                          "each")}
+                 "fits", "strengths"),
+    "tiny-imagenet-200": ("readers 40", *ALL[1:], "again guarded,deep", "guarded",
+                          "each", "strengths")}
 # rungs whose settings are chosen: fitted ones share a file, the others have one each
 FITTED, FROM_TABLE = ("calibrated", "best"), ("prototype", "searched")
 UNFITTED = ("from_table", "from_table --rung searched")
@@ -159,15 +161,17 @@ def jobs(profile: str = "laptop") -> list[Job]:
         settings[dataset] = (ladder[-1].name, unfitted[-1].name)
         found += [original, *ladder, *fits, reference, page, *unfitted]
     # what an attacker can tell: shadow models, more retrained references, then the pages again
-    original = train("cifar10", profile, narrow["cifar10"])
-    shadows = after(original, "shadows", " --without cat", heavy=True)
-    more = [train("cifar10", profile, narrow["cifar10"] | {"seed": s}, "cat") for s in (1, 2)]
-    found += [shadows, *more]
-    for stage in ("membership-inference", "gone-or-hidden"):
-        values = "".join(f" -p {k}={v}" for k, v in narrow["cifar10"].items())
-        waits = ("pages-cifar10", shadows.name, *(j.name for j in more))
-        found.append(Job(f"pages-cifar10-{stage}", f"softprune run {stage} --dataset cifar10 "
-                         f"--profile {profile} -p forget=cat{values}", waits))
+    for dataset, seeds, stages in (("cifar10", (1, 2), ("membership-inference", "gone-or-hidden")),
+                                   ("cifar100", (1,), ("membership-inference",))):
+        original, left_out = train(dataset, profile, narrow[dataset]), firsts[dataset]
+        shadows = after(original, "shadows", f" --without {left_out}", heavy=True)
+        more = [train(dataset, profile, narrow[dataset] | {"seed": s}, left_out) for s in seeds]
+        found += [shadows, *more]
+        values = "".join(f" -p {k}={v}" for k, v in narrow[dataset].items())
+        waits = (f"pages-{dataset}", shadows.name, *(j.name for j in more))
+        found += [Job(f"pages-{dataset}-{stage}", f"softprune run {stage} --dataset {dataset} "
+                      f"--profile {profile} -p forget={left_out}{values}", waits)
+                  for stage in stages]
     # does orthogonality help? penalties x seeds, then strengths over five decades
     strengths = STRENGTHS["cifar10"]
     for seed, penalty in itertools.product((0, 1, 2), ("none", *strengths, "hard")):
@@ -197,10 +201,9 @@ def jobs(profile: str = "laptop") -> list[Job]:
         found.append(train("cifar10", profile, narrow["cifar10"], cls))
     side_by_side = [train("cifar10", profile, narrow["cifar10"] | o)
                     for o in [*grid(seed=[1, 2]), {"penalty": "none"}, {"penalty": "tied"}]]
-    side_by_side.append(train("cifar10", profile, {"architecture": "vgg16"} | (
-        VGG if profile == "laptop" else {})))
-    if profile == "paper":
-        side_by_side.append(train("cifar100", profile, {"architecture": "vgg16"}))
+    longer = {"architecture": "vgg16"} | (VGG if profile == "laptop" else VGG_SIDES)
+    side_by_side += [train(d, profile, longer) for d in (
+        ("cifar10",) if profile == "laptop" else ("cifar10", "cifar100"))]
     wide = [] if profile == "paper" else [  # the profile's own recipe: half width
         train("cifar10", profile, SHIPPED),
         *(train(d, profile, LONGER.get(d, {})) for d in firsts)]
@@ -246,7 +249,7 @@ def jobs(profile: str = "laptop") -> list[Job]:
         waits += settings[dataset]
         found += in_order([replace(first, needs=(*first.needs, *waits)), *rest])
     found += [Job(f"measure-{name}", f"softprune measure {name} --profile {profile}", heavy=True)
-              for name in ("ratios", "grading")]
+              for name in ("ratios", "grading", "recipes")]
     there = {job.name for job in found}
     for dataset, (forget, less) in AGAINST.items():
         values = narrow.get(dataset, {})

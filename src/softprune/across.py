@@ -16,14 +16,14 @@ def recipes() -> list[dict]:
     Returns:
         Dicts with `dataset`, `profile`, `architecture`, `goal` (a share), `reached` (test
         accuracy), `n` (test images), `epochs`, `batch_size`, `minutes` by the clock and `device`,
-        all None where the recipe was never trained; and `runs`, the test accuracies of all its
-        trainings, least first.
+        all None where the recipe was never trained; `own`, the epochs that the profile has; and
+        `runs`, the test accuracies of all its trainings, least first.
     """
     made = []
     for (dataset, profile, architecture), goal in profiles.GOALS.items():
-        width = profiles.profile_defaults(dataset, profile, architecture=architecture)["width"]
+        own = profiles.profile_defaults(dataset, profile, architecture=architecture)
         wanted = {"dataset": dataset, "profile": profile, "architecture": architecture,
-                  "width": width, "penalty": "so", "seed": 0, "without": []}
+                  "width": own["width"], "penalty": "so", "seed": 0, "without": []}
         found = [r for r in runs.records()
                  if r["stage"] == "train" and wanted.items() <= r["parameters"].items()]
         best = max(found, default=None, key=lambda r: runs.value_in(
@@ -36,7 +36,7 @@ def recipes() -> list[dict]:
                     "minutes": runs.row_in(best, metric="time-train")["value"] / 60,
                     "device": best["provenance"]["device"]}
         made.append({"dataset": dataset, "profile": profile, "architecture": architecture,
-                     "goal": goal, **told, "runs": sorted(runs.value_in(
+                     "goal": goal, "own": own["epochs"], **told, "runs": sorted(runs.value_in(
                          r, method="original", metric="accuracy", split="test") for r in found)})
     return made
 

@@ -123,18 +123,48 @@ def places(dataset: str) -> list[dict]:
         Dicts with `sites`, `gate`, `fraction`, and in points `forgotten`, `worst`, `change`,
         `change-worst`, with `met`: whether they meet the bar; empty where it was not measured.
     """
-    own = {k: runs.identity(dataset)[k] for k in ("dataset", "width", "penalty", "seed", "profile")}
-    found = [r for r in runs.records() if r["stage"] == "sites"
-             and own.items() <= r["parameters"].items()]
+    record = _beside(dataset, "sites")
     groups: dict[tuple, dict] = {}
-    names = {"forgotten-mean": "forgotten", "forgotten-worst": "worst", "change-mean": "change",
-             "change-worst": "change-worst"}
-    for r in found[-1]["rows"] if found else ():
-        kind = names.get(r["metric"].removeprefix("all-classes-"))
-        if kind:
-            at = {k: r[k] for k in ("sites", "gate", "fraction")}
-            groups.setdefault(tuple(at.values()), at)[kind] = r["value"]
-    return [g | {"met": bar.met(dataset, g)} for g in groups.values()]
+    for r in record["rows"] if record else ():
+        at = {k: r[k] for k in ("sites", "gate", "fraction")}
+        if r["metric"].removeprefix("all-classes-") in TURN:
+            groups.setdefault(tuple(at.values()), at)
+    return [_judged(dataset, record["rows"], at) for at in groups.values()]
+
+
+def strengths(dataset: str) -> list[dict]:
+    """The plain method with constant gates whose strength, and fraction, validation chose
+    (`benchmarks/strengths.py`), on the page's network.
+
+    Returns:
+        Dicts with `rule`, `alpha`, `fraction`, and what `places` has of each; empty where it was
+        not measured.
+    """
+    record = _beside(dataset, "strengths")
+    chosen = record["extra"]["chosen"] if record else {}
+    return [{"rule": rule, "alpha": float(own["gate"].removeprefix("constant-")),
+             "fraction": own["fraction"]}
+            | {k: v for k, v in _judged(dataset, record["rows"], own).items() if k not in own}
+            for rule, own in chosen.items()]
+
+
+TURN = {"forgotten-mean": "forgotten", "forgotten-worst": "worst", "change-mean": "change",
+        "change-worst": "change-worst"}
+
+
+def _beside(dataset: str, stage: str) -> dict | None:
+    """The last record of a measurement on a data set's page network."""
+    own = {k: runs.identity(dataset)[k] for k in ("dataset", "width", "penalty", "seed", "profile")}
+    found = [r for r in runs.records() if r["stage"] == stage
+             and own.items() <= r["parameters"].items()]
+    return found[-1] if found else None
+
+
+def _judged(dataset: str, rows: list[dict], at: dict) -> dict:
+    """`at`, what `inturn.tell` wrote of it by the names of `TURN`, and whether that is `met`."""
+    told = {TURN[k]: r["value"] for r in rows if at.items() <= r.items()
+            and (k := r["metric"].removeprefix("all-classes-")) in TURN}
+    return at | told | {"met": bar.met(dataset, told)}
 
 
 def readings() -> dict:
@@ -162,4 +192,5 @@ def readings() -> dict:
 def helpers() -> dict:
     """What pages may call."""
     return {"commits": commits, "places": places, "shadowed": shadowed, "several": several,
-            "directions": directions, "sequence_ends": sequence_ends, "readings": readings}
+            "directions": directions, "sequence_ends": sequence_ends, "readings": readings,
+            "strengths": strengths}
