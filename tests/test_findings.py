@@ -465,7 +465,25 @@ def test_the_bars_that_a_retrained_network_sets(use):
     assert guarded["others"][0] == pytest.approx(-0.515)
     assert guarded["others-verdict"] == "does not hold"
     assert guarded["refit-verdict"] == "holds, and takes more than retraining does"
+    assert guarded["others-anew"].endswith("leaves it open"), "of two networks no spread is known"
     assert recovered.beside_bars("digits") == []
+
+
+def test_the_originals_own_luck_can_leave_open_what_the_classes_decide(use):
+    rows = []
+    for name, there in (("cat", 0.0), ("dog", 0.2), ("ship", 0.4)):
+        rows += readers_rows("best", name, 0.3, there - 0.4)
+        rows += readers_rows("guarded-1-0.1", name, 0.3, there - 2.0)
+        rows += readers_rows("retrained", name, 0.3, there)
+        rows.append(artifacts.row("guarded-1-0.1", "recall-t4-10-nn", 0.1, forget=name))
+    use([made("readers", "a", rows)])
+    told = recovered.luck("cifar10")
+    assert (told["n"], told["mean"], told["deviation"]) == pytest.approx((3, 0.2, 0.2))
+    assert told["reach"] == pytest.approx(4.30265 * 0.2, rel=1e-4)  # t with two degrees
+    best, guarded = recovered.beside_bars("cifar10")
+    assert best["others-verdict"] == "does not hold" != best["others-anew"]
+    assert guarded["others-anew"] == "does not hold"
+    assert recovered.luck("digits") is None
 
 
 @pytest.mark.parametrize("gap, verdict", [

@@ -1,5 +1,6 @@
 """What readers still find of a class: guarded directions, at a depth, beside retrained networks."""
 
+import math
 import statistics
 
 from softprune import bar, choices, guarding, runs, summaries, unfitted
@@ -188,12 +189,13 @@ def beside_bars(dataset: str) -> list[dict]:
 
     Returns:
         Dicts with `edit`, `n` classes, and in points less the retrained network, (mean, low,
-        high), `others` and `refit`, each with a verdict: `others-verdict`, `refit-verdict`.
+        high), `others` and `refit`, each with a verdict: `others-verdict`, `refit-verdict`; and
+        `others-anew`, the verdict on the others where the original's own luck counts as well.
     """
     found = readers(dataset)
     if not found:
         return []
-    made = []
+    made, chance = [], luck(dataset)
     for rung in choices.UNFITTED:
         closed = unfitted.from_table(dataset, rung)
         if closed and closed["gaps"]:
@@ -205,7 +207,31 @@ def beside_bars(dataset: str) -> list[dict]:
         made.append({"edit": "guarded" if t["pairs"] else "best", "n": found["n"],
                      "others": others, "refit": refit,
                      "others-verdict": near(others), "refit-verdict": hidden(refit)})
+    for b in made:
+        mean, low, _ = b["others"]
+        half = math.hypot(mean - low, chance["reach"]) if chance else math.inf
+        b["others-anew"] = near((mean, mean - half, mean + half))
     return made
+
+
+def luck(dataset: str) -> dict | None:
+    """How far one training lies from another by chance, from the networks retrained without a
+    class: the others' accuracy there less the original's, one value a class.
+
+    The original is one training as well, and what it was lucky in moves every difference to it.
+
+    Returns:
+        `n` networks, `mean` and `deviation` in points, and `reach`, half a 95 % t interval for one
+        training; None of fewer than three.
+    """
+    record = _readers(dataset)
+    found = list(runs.by_class(record["rows"], "retrained").get("change", {}).values()) if (
+        record) else []
+    if len(found) < 3:
+        return None
+    spread = statistics.stdev(found)
+    return {"n": len(found), "mean": statistics.fmean(found), "deviation": spread,
+            "reach": runs.quantile(len(found) - 1) * spread}
 
 
 def near(gap: tuple[float, float, float]) -> str:
@@ -301,4 +327,5 @@ def most_guarded(dataset: str, **at) -> tuple[dict, dict, dict] | None:
 def helpers() -> dict:
     """What pages may call."""
     return {"readers": readers, "again": again, "guarded_turn": guarded_turn, "deeper": deeper,
-            "two_references": two_references, "beside_bars": beside_bars, "near": near}
+            "two_references": two_references, "beside_bars": beside_bars, "near": near,
+            "luck": luck}
