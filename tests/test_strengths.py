@@ -45,9 +45,9 @@ def test_a_page_reads_what_each_rule_chose(monkeypatch):
         {"stage": "strengths", "parameters": own, "rows": inturn.tell("soft", turn, **said),
          "extra": {"chosen": {"least-left": said}, "alphas": [0.05], "fractions": [0.4]}}])
     monkeypatch.setattr(findings.bar, "met", lambda dataset, told: False)
-    row, = findings.strengths("digits")
+    row, = findings.strength_too("digits")
     assert row == {"rule": "least-left", "alpha": 0.05, "fraction": 0.4, "forgotten": 5.0,
                    "worst": 10.0, "change": pytest.approx(-2.5),
                    "change-worst": pytest.approx(-5.0), "met": False}
     monkeypatch.setattr(runs, "records", lambda: [])
-    assert findings.strengths("digits") == []
+    assert findings.strength_too("digits") == []

@@ -132,7 +132,7 @@ def places(dataset: str) -> list[dict]:
     return [_judged(dataset, record["rows"], at) for at in groups.values()]
 
 
-def strengths(dataset: str) -> list[dict]:
+def strength_too(dataset: str) -> list[dict]:
     """The plain method with constant gates whose strength, and fraction, validation chose
     (`benchmarks/strengths.py`), on the page's network.
 
@@ -193,4 +193,4 @@ def helpers() -> dict:
     """What pages may call."""
     return {"commits": commits, "places": places, "shadowed": shadowed, "several": several,
             "directions": directions, "sequence_ends": sequence_ends, "readings": readings,
-            "strengths": strengths}
+            "strength_too": strength_too}
