@@ -195,3 +195,9 @@ def test_what_a_page_beside_the_walkthrough_measured_is_found():
         assert summaries.beside(dataset, "gone-or-hidden", "original", "no-such") is None
         again = summaries.beside(dataset, "gone-or-hidden", "soft", "recall-t4-u1-divide")
         assert abs(again["value"] - row["value"]) < 0.05  # dividing by known gates undoes them
+
+
+def test_no_two_things_that_pages_may_call_share_a_name():
+    """Modules' helpers meet in one namespace: of two alike the first would vanish in silence."""
+    told = [name for module in book.TOLD for name in module.helpers()]
+    assert len(told) == len(set(told)), {n for n in told if told.count(n) > 1}
