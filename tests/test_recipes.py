@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from softprune import artifacts, paths, training
+from softprune import across, artifacts, paths, runs, training
 
 sys.path.insert(0, str(paths.root() / "benchmarks"))
 import ratios
@@ -53,3 +53,24 @@ def test_every_network_and_average_has_its_rows(monkeypatch):
     made = artifacts.provenance(0.0)
     artifacts.validate({"format": artifacts.FORMAT, "stage": "recipes", "key": "k", "rows": rows,
                         "parameters": config.as_dict(), "provenance": made})
+
+
+def test_a_page_reads_gains_paired_by_seed(monkeypatch):
+    def record(seed, luck):
+        told = [("resnet10", "accuracy", 0.70), ("resnet18", "accuracy", 0.72),
+                ("resnet18", "accuracy-averaged-0.9", 0.721)]
+        rows = [artifacts.row(m, k, v + luck, split="test") for m, k, v in told]
+        rows += [artifacts.row("resnet10", "time-train", 30.0 + seed, "s"),
+                 artifacts.row("resnet18", "time-train", 60.0 + 2 * seed, "s")]
+        rows += [artifacts.row(m, "width", w) for m, w in (("resnet10", 12), ("resnet18", 8))]
+        return {"stage": "recipes", "parameters": {"epochs": 5}, "key": str(seed), "rows": rows}
+
+    monkeypatch.setattr(runs, "records", lambda: [record(0, 0.0), record(1, 0.05)])
+    told = across.tricks()
+    assert (told["seeds"], told["epochs"]) == (2, 5)
+    assert told["averaged"] == {0.9: pytest.approx((0.1, 0.1, 0.1))}
+    ten = told["depths"]["resnet10"]
+    assert ten["gap"] == pytest.approx((-2, -2, -2)) and ten["accuracy"] == pytest.approx(72.5)
+    assert (ten["width"], ten["pace"]) == (12, pytest.approx(0.5))
+    monkeypatch.setattr(runs, "records", lambda: [])
+    assert across.tricks() is None

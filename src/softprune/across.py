@@ -41,6 +41,41 @@ def recipes() -> list[dict]:
     return made
 
 
+def tricks() -> dict | None:
+    """What averaging weights, and trading width for depth, are worth (`benchmarks/recipes.py`).
+
+    Returns:
+        None where it was not measured; else `seeds`, `epochs`, `averaged`: decay -> (mean, low,
+        high), test accuracy of the averages less that of the weights, and `depths`: architecture ->
+        a dict of `width`, `accuracy` (test), and against resnet18, paired by seed, `gap` (mean,
+        low, high) and `pace`, the mean ratio of training times. Accuracies in points.
+    """
+    found = [r for r in runs.records() if r["stage"] == "recipes"]
+    if not found:
+        return None
+    own = {"method": "resnet18", "split": "test"}
+    names = {r["metric"] for r in found[0]["rows"] if r["metric"].startswith("accuracy-averaged-")}
+
+    def less(told: dict, than: dict) -> tuple[float, float, float]:
+        return runs.interval([100 * (runs.value_in(r, **told) - runs.value_in(r, **than))
+                              for r in found])
+
+    def depth(name: str) -> dict:
+        times = [[runs.value_in(r, method=m, metric="time-train") for m in (name, "resnet18")]
+                 for r in found]
+        return {"width": int(runs.value_in(found[0], method=name, metric="width")),
+                "accuracy": 100 * runs.mean_in(found, name, "accuracy", split="test"),
+                "gap": less({"method": name, "metric": "accuracy", "split": "test"},
+                            own | {"metric": "accuracy"}),
+                "pace": statistics.fmean(a / b for a, b in times)}
+
+    return {"seeds": len(found), "epochs": found[0]["parameters"]["epochs"],
+            "averaged": {float(n.removeprefix("accuracy-averaged-")): less(
+                own | {"metric": n}, own | {"metric": "accuracy"}) for n in sorted(names)},
+            "depths": {name: depth(name) for name in dict.fromkeys(
+                r["method"] for r in found[0]["rows"])}}
+
+
 def over_seeds(dataset: str, width: int, method: str, penalty: str = "so") -> dict | None:
     """Mean and 95 % t interval over training seeds of every class in turn; None where none is.
 
@@ -245,6 +280,7 @@ def present(entries: list[dict]) -> list[dict]:
 
 def helpers() -> dict:
     """What pages may call."""
-    return {"recipes": recipes, "over_seeds": over_seeds, "beside_retrained": beside_retrained,
-            "networks": networks, "refitted": refitted, "over_references": over_references,
-            "each_class": each, "side_by_side": side_by_side, "wider": wider, "present": present}
+    return {"recipes": recipes, "tricks": tricks, "over_seeds": over_seeds,
+            "beside_retrained": beside_retrained, "networks": networks, "refitted": refitted,
+            "over_references": over_references, "each_class": each, "side_by_side": side_by_side,
+            "wider": wider, "present": present}
