@@ -2,7 +2,7 @@
 
 import pytest
 
-from softprune import artifacts, comparisons, runs, summaries, verdicts
+from softprune import artifacts, comparisons, runs, verdicts
 
 
 def test_a_baseline_reaches_what_is_reported_at_most_two_points_below(monkeypatch):
@@ -69,20 +69,23 @@ def test_the_bars_verdict_and_the_claims(monkeypatch):
     assert [b["met"] for b in comparisons.speed_bar("cifar10")] == [False, True, True]
     monkeypatch.setattr(comparisons, "compared", lambda: ["cifar10"])
     monkeypatch.setattr(runs, "pages", lambda: ["cifar10"])
-    monkeypatch.setattr(summaries, "summary", lambda d: {"request": 1e-4})
+    there = {"soft": 1e-4}
+    monkeypatch.setattr(comparisons, "_elsewhere", lambda d, m: there.get(m))
     assert comparisons.times_apart() == 1, "another run took as long"
     assert verdicts.judge_speed("cifar10", "soft")["verdict"] == "does not hold"
     judged = verdicts.judge_speed("cifar10", "best")  # twice as fast: 198 times against ssd
     assert judged["verdict"] == "holds for a class that was fitted beforehand"
     # the other's 9.9 ms against 7.00005 s
     assert "fit beforehand, 7.0 s: 710 times as long as ssd" in judged["text"]
-    monkeypatch.setattr(summaries, "summary", lambda d: {"request": 0.8e-4})
+    there["soft"] = 0.8e-4
     assert comparisons.times_apart() == 1.25, "as much as one run's time may be off"
+    assert comparisons.times_apart("best") == 1.25, "of which no other run is known"
     for method in ("soft", "best"):  # 99 of 100, and 198: one may be as well, one not
         verdict = verdicts.judge_speed("cifar10", method)["verdict"]
         assert verdict.startswith("open: a ratio is within a factor of 1.2" if method == "soft"
                                   else "holds for")
-    monkeypatch.setattr(summaries, "summary", lambda d: {"request": 2e-4})
+    there["best"] = 0.2e-4  # of .5e-4, so 198 times are within a factor of 2.5 of 100
+    assert comparisons.times_apart() == 2.5 and comparisons.times_apart("soft") == 1.25
     assert verdicts.judge_speed("cifar10", "best")["verdict"].startswith("open")
     assert verdicts.judge_speed("cifar10", "prototype") is None, "an older page is without its row"
     assert verdicts.judge_speed("cifar100", "soft") is None

@@ -35,6 +35,19 @@ def bars(dataset: str, told: dict) -> tuple[bool, bool]:
     return requests.forgets(told, images), requests.spares(told)
 
 
+def at_most(images: int, found: int = 0, level: float = 0.95) -> float:
+    """Percent of a class's images, of those not asked too, that may still be recognised where
+    `found` of `images` were: the upper end of a Clopper-Pearson interval.
+
+    Example:
+        >>> round(at_most(10_000), 3), round(at_most(50), 1)
+        (0.037, 7.1)
+    """
+    from scipy.stats import beta
+
+    return 100 * float(beta.ppf((1 + level) / 2, found + 1, images - found))
+
+
 def helpers() -> dict:
     """What pages may call."""
-    return {"met": met}
+    return {"met": met, "at_most": at_most}

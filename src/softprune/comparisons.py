@@ -7,7 +7,16 @@ import statistics
 import nbformat
 import yaml
 
-from softprune import catalog, headtohead, notebooks, paths, runs, summaries
+from softprune import (
+    catalog,
+    choices,
+    headtohead,
+    notebooks,
+    paths,
+    runs,
+    summaries,
+    unfitted,
+)
 
 STAGE = "head-to-head"
 WITHIN = 2.0  # points that a baseline may lie below what is reported of it
@@ -161,12 +170,26 @@ def speed_bar(dataset: str) -> list[dict]:
             for m, bar in BARS.items() if (r := compared_row(dataset, m))]
 
 
-def times_apart() -> float:
-    """How many times as long or as short the plain method's request took on a data set's page as on
-    its head-to-head page, at most: what one run's time is worth."""
-    pairs = [(summaries.summary(d)["request"], compared_row(d, "soft")["request"])
-             for d in compared() if d in runs.pages()]
+def times_apart(method: str = "") -> float:
+    """How many times as long or as short a request took in another run than on the head-to-head
+    page, at most over data sets: what one run's time of an edit is worth. Without a method, of all
+    that both have."""
+    asked = (method,) if method else ("soft", "hard", "best", *choices.UNFITTED)
+    pairs = [(there, own["request"]) for d in compared() if d in runs.pages() for m in asked
+             if (there := _elsewhere(d, m)) and (own := compared_row(d, m))]
+    if not pairs and method:
+        return times_apart()
     return max((max(a / b, b / a) for a, b in pairs), default=1.0)
+
+
+def _elsewhere(dataset: str, method: str) -> float | None:
+    """Seconds of a request on the data set's page, or in the record of an edit without a fit."""
+    if method in choices.UNFITTED:
+        found = unfitted.from_table(dataset, method)
+    else:
+        found = summaries.request(dataset, method) if summaries.has(dataset, method) else None
+    timed = found and found["edit"] is not None  # not of every method a page was timed
+    return found["select"] + found["edit"] if timed else None
 
 
 def headlines() -> list[dict]:

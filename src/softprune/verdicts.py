@@ -1,5 +1,7 @@
 """The paper's claims beside what was measured, each with a verdict."""
 
+import math
+
 import yaml
 
 from softprune import comparisons, findings, paths, requests, runs, summaries, unfitted
@@ -104,7 +106,7 @@ def judge_attack(said: str, forget: str, told, rest) -> dict:
         left, least, most = excess_left(o, a, r)
         text += (f"; retrained {runs.between(r)}: {100 * left:.0f} % [{100 * least:.0f}, "
                  f"{100 * most:.0f}] of the excess is left")
-    holds = a["high"] < o["low"]
+    holds = lower(o, a)
     before, after, never = rest
     if before and after:
         text += (f"; by the other classes' outputs alone {runs.between(before)} → "
@@ -115,9 +117,9 @@ def judge_attack(said: str, forget: str, told, rest) -> dict:
                      f"{100 * top:.0f}] of that excess is left")
             where = " by the other classes' outputs" if left <= 0.5 < there else ""
             left, least, most = max(left, there), max(least, bottom), max(most, top)
-        if holds and before["low"] > 0.5 and after["high"] >= before["low"]:
+        if holds and before["low"] > 0.5 and not lower(before, after):
             said = "lower by the attack on all outputs, {} by the other classes' alone"
-            if after["low"] > before["high"]:
+            if lower(after, before):
                 return {"text": text, "verdict": "does not hold: " + said.format("higher")}
             # with most of the excess left, and surely, it is not met even if a little is gone
             verdict = "does not hold: " if least > 0.5 else "open: "
@@ -127,6 +129,19 @@ def judge_attack(said: str, forget: str, told, rest) -> dict:
     if holds and most > 0.5:
         return {"text": text, "verdict": "open: holds by the means, the intervals leave it open"}
     return {"text": text, "verdict": "holds" if holds else "does not hold"}
+
+
+def lower(before: dict, after: dict) -> bool:
+    """Whether an attack finds less after an edit, by an interval of the difference: of the two AUCs
+    as if they were independent, which is too wide, since models and images are the same.
+
+    Example:
+        >>> at = lambda v, reach: {"value": v, "low": v - reach, "high": v + reach}
+        >>> lower(at(0.9, 0.03), at(0.85, 0.03)), lower(at(0.9, 0.03), at(0.87, 0.03))
+        (True, False)
+    """
+    reach = [(row["high"] - row["low"]) / 2 for row in (before, after)]
+    return before["value"] - after["value"] > math.hypot(*reach)
 
 
 def excess_left(before: dict, after: dict, never: dict) -> tuple[float, float, float]:
@@ -207,7 +222,7 @@ def judge_speed(dataset: str, method: str) -> dict | None:
     if own is None:
         return None
     said, fitted, surely, surely_not = [], [], True, False
-    apart = comparisons.times_apart()
+    apart = comparisons.times_apart(method)
     for other in comparisons.speed_bar(dataset):
         times = other["ratio"] / own["ratio"]
         surely = surely and times >= other["bar"] * apart
