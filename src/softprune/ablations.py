@@ -1,5 +1,6 @@
 """The ablation's numbers: penalties, scores and gates compared at equal forgetting, over seeds."""
 
+import itertools
 from pathlib import Path
 
 from softprune import runs
@@ -119,8 +120,10 @@ def effects(dataset: str, width: int, penalty: str) -> dict[str, list[str]]:
 def at_cost(dataset: str, width: int, gate: str, limit: float) -> dict[str, dict]:
     """score -> penalty -> how little of the class is left where the others lose at most `limit`.
 
-    The other way round than `by_score`: each seed has its own fraction, the one that leaves least.
-    A penalty has the strength of `STRENGTHS`, or what it has.
+    The other way round than `by_score`: each seed has its own fraction, the one that leaves least,
+    also between two that were swept (along the straight line that joins them): where a step costs
+    or forgets much, whether a seed takes it would be chance. A penalty has the strength of
+    `STRENGTHS`, or what it has.
 
     Returns:
         Points as `less` takes them, `forgotten` in percent; None where some seed has no fraction
@@ -135,11 +138,28 @@ def at_cost(dataset: str, width: int, gate: str, limit: float) -> dict[str, dict
             at.setdefault(r["fraction"], {})[kind.split("-")[0]] = r["value"]
     least: dict[str, dict[str, list]] = {}
     for (score, penalty, _), curve in curves.items():
-        left = [p["forgotten"] for p in curve.values() if p["change"] >= -limit]
-        least.setdefault(score, {}).setdefault(penalty, []).append(min(left, default=None))
+        least.setdefault(score, {}).setdefault(penalty, []).append(
+            _least([curve[f] for f in sorted(curve)], limit))
     return {score: {penalty: None if None in values else {"n": len(values)} | dict(zip(
         ("forgotten", "forgotten-low", "forgotten-high"), runs.interval(values), strict=True))
         for penalty, values in by_penalty.items()} for score, by_penalty in least.items()}
+
+
+def _least(curve: list[dict[str, float]], limit: float) -> float | None:
+    """The least `forgotten` on the line through points in order of their fraction, where `change`
+    is no loss above `limit`; None where it always is.
+
+    Example:
+        >>> at = lambda left, change: {"forgotten": left, "change": change}
+        >>> _least([at(80.0, 0.0), at(20.0, -2.0)], 0.5)
+        65.0
+    """
+    left = [p["forgotten"] for p in curve if p["change"] >= -limit]
+    for p, q in itertools.pairwise(curve):
+        if (p["change"] + limit) * (q["change"] + limit) < 0:  # the line passes the limit
+            share = (p["change"] + limit) / (p["change"] - q["change"])
+            left.append(p["forgotten"] + share * (q["forgotten"] - p["forgotten"]))
+    return min(left, default=None)
 
 
 def less(a: dict, b: dict, of: str = "change") -> tuple[float, float, float]:
