@@ -426,6 +426,8 @@ def test_readers_are_paired_with_the_retrained_networks(use):
             rows += readers_rows("retrained", name, 0.05, -0.5)
             rows += [artifacts.row(m, f"recall-t4-{k}", 0.1 * scale, forget=name)
                      for m in ("retrained", "guarded-32-0.1") for k in ("10-nn", "probe-layer1")]
+            rows.append(artifacts.row("original", "recall-t4-10-nn", 0.1 * scale + 0.2,
+                                      forget=name))
         rows.append(artifacts.row("guarded-32-0.1", "time-prepare", 10.0 * scale, "s", forget=name))
     rows += [artifacts.row("guarded-32-0.1", k, v, u) for k, v, u in (("time-edit", 0.002, "s"),
                                                                      ("size-stored", 64, "bytes"))]
@@ -435,7 +437,9 @@ def test_readers_are_paired_with_the_retrained_networks(use):
     assert (told["n"], told["of"], told["chosen"]) == (2, 3, "guarded-32-0.1")
     assert told["setting-of"] == "cifar10"
     means = pytest.approx({"retrained": 0.2, "guarded-32-0.1": 0.2})
-    assert told["others"] == {"10-nn": means, "probe-layer1": means}
+    assert told["others"] == {"10-nn": {**means.expected, "original": pytest.approx(0.4)},
+                              "probe-layer1": means}
+    assert told["before"] == {"10-nn": pytest.approx((20, 20, 20))}
     assert told["gaps"]["10-nn"] == (0, 0, 0), "both find a tenth of one and a third of the other"
     assert told["depths"] == ["probe-layer1"]
     names = [t["method"] for t in told["trials"]]
@@ -577,8 +581,8 @@ def test_guarded_in_turn_is_of_the_record_with_most_classes(use, monkeypatch):
     told = recovered.guarded_turn("cifar10")
     assert told == pytest.approx({
         "classes": 2, "forgotten": 1.0, "worst": 2.0, "change": -0.2, "change-worst": -0.3,
-        "met": False, "refit": 0.4, "refit-before": 0.8, "retrained": 0.3, "references": 1,
-        "seconds": 20.0})
+        "below": 0, "met": False, "refit": 0.4, "refit-before": 0.8, "retrained": 0.3,
+        "references": 1, "seconds": 20.0})
     more = [artifacts.row(m, k, v, split=f"{part}-test", forget=name)
             for name in ("cat", "dog", "frog")
             for m, k, v, part in (("guarded", "accuracy", 0.0, "forgotten"),

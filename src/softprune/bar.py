@@ -6,10 +6,11 @@ from softprune import requests, runs
 
 
 def turn_over(own: dict) -> dict:
-    """Of `runs.test_values`, as in `across.networks`: means and worst over classes, points."""
+    """Of `runs.test_values`, as in `across.networks`: means and worst over classes, points; and how
+    many lose more than a point, `below`."""
     return {"classes": len(own["accuracy"]), "forgotten": 100 * statistics.fmean(own["accuracy"]),
             "worst": 100 * max(own["accuracy"]), "change": statistics.fmean(own["change"]),
-            "change-worst": min(own["change"])}
+            "change-worst": min(own["change"]), "below": sum(v < -1 for v in own["change"])}
 
 
 def turn_of(told: dict) -> dict:

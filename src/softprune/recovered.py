@@ -15,7 +15,8 @@ def readers(dataset: str) -> dict | None:
         were fitted, `trials` (`_trial`, in the order of the record),
         the name of the `chosen` one, `others`: metric -> method -> mean over the `n`, `gaps`:
         metric -> (mean, low, high) in points of the chosen one less the retrained networks, paired
-        by class, and `depths`, those of these metrics that are a linear classifier's at a depth.
+        by class, `before`: the same of the original, and `depths`, those of these metrics that are
+        a linear classifier's at a depth.
     """
     record = _readers(dataset)
     if record is None:
@@ -37,9 +38,14 @@ def readers(dataset: str) -> dict | None:
             "depths": [k for k in other if k.startswith("probe-")],
             "others": {k: {m: statistics.fmean(v) for m, v in by_method.items()}
                        for k, by_method in other.items()},
-            "gaps": {k: runs.interval([100 * (a - b) for a, b in zip(
-                by_method[looked[0]], by_method["retrained"], strict=True)])
-                for k, by_method in other.items() if "retrained" in by_method}}
+            "gaps": _gaps(other, looked[0]), "before": _gaps(other, "original")}
+
+
+def _gaps(other: dict, method: str) -> dict[str, tuple[float, float, float]]:
+    """Metric -> what is found after a method less in the retrained networks, paired by class."""
+    return {k: runs.interval([100 * (a - b) for a, b in zip(
+        by_method[method], by_method["retrained"], strict=True)])
+        for k, by_method in other.items() if {method, "retrained"} <= by_method.keys()}
 
 
 def _readers(dataset: str) -> dict | None:

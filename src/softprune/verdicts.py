@@ -180,8 +180,9 @@ def judge_apart(claim: dict, dataset: str, method: str) -> dict | None:
                         "the classifier is untouched",
                 "verdict": holds if t["gone"] else "does not hold"}
     if kind == "retained":
+        over = f", {t['below']} of them below a point" if t["below"] else ""
         return {"text": f"{t['change']:+.2f} points mean, {t['change-worst']:+.2f} worst of "
-                        f"{t['classes']}",
+                        f"{t['classes']}{over}",
                 "verdict": holds if t["spared"] else "does not hold"}
     if method == "guarded":
         if dataset not in comparisons.compared():
