@@ -842,16 +842,23 @@ def test_a_penalty_is_set_beside_none_with_welchs_interval(monkeypatch):
     assert told["selectivity"]["gap"] == (0, 0, 0)
 
 
-def test_other_readings_are_counted_and_what_every_site_costs(monkeypatch):
-    rows = {"candidate-change-mean": {"last": -0.2, "all": -18.0},
-            "candidate-change-worst": {"last": -0.6, "all": -30.0},
-            "candidate-forgotten-mean": {"last": 0.0, "all": 0.0},
-            "candidate-forgotten-worst": {"last": 0.0, "all": 0.0}}
+def test_other_readings_are_counted_and_what_every_site_costs(use, monkeypatch):
+    def tried(score, sites, change, n=2):
+        said = {"score": score, "statistic": "mean", "gate": "rank", "sites": sites, "n": n,
+                "fraction": 0.25, "split": "test"}
+        return [artifacts.row("soft", f"candidate-{k}", v, "points", **said) for k, v in (
+            ("forgotten-mean", 0.0), ("forgotten-worst", 0.0), ("change-mean", change),
+            ("change-worst", 2 * change))]
+
+    own = {"dataset": "cifar10", "width": 16, "penalty": "so", "seed": 0, "profile": "laptop"}
     monkeypatch.setattr(runs, "pages", lambda: ["cifar10"])
-    monkeypatch.setattr(runs, "page_key", lambda d: "k")
-    monkeypatch.setattr(runs, "rows", lambda metric, **at: [
-        {"score": "difference", "statistic": "mean", "gate": "rank", "sites": s, "value": v}
-        for s, v in rows[metric].items()])
-    monkeypatch.setattr(runs, "one", lambda metric, sites, **at: rows[metric][sites])
+    monkeypatch.setattr(runs, "page_key", lambda d: "abc")
+    monkeypatch.setattr(runs, "identity", lambda d: own)
     monkeypatch.setattr(bar, "met", lambda d, told: told["change"] >= -0.5)
-    assert findings.readings() == {"n": 2, "met": 1, "everywhere": (18.0, 18.0)}
+    page = made("soft-pruning", "abc", tried("difference", "all", -18.0)
+                + tried("difference", "last", -0.2))
+    use([page, made("scores", "b", tried("ratio", "last", -0.4, 20))])
+    at_last, other, everywhere = findings.combinations("cifar10")
+    assert (at_last["change"], at_last["change-worst"], at_last["n"]) == (-0.2, -0.4, 2)
+    assert (other["score"], other["n"], everywhere["sites"]) == ("ratio", 20, "all")
+    assert findings.readings() == {"n": 3, "met": 2, "everywhere": (18.0, 18.0)}

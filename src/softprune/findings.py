@@ -167,25 +167,36 @@ def _judged(dataset: str, rows: list[dict], at: dict) -> dict:
     return at | told | {"met": bar.met(dataset, told)}
 
 
-def readings() -> dict:
-    """What other readings of the paper came to, those of stage 3: each a score, a pooling and a
-    gate at the fraction that validation chooses, and the second-hand setting at every site.
+def combinations(dataset: str) -> list[dict]:
+    """Every score, pooling and gate that was tried, each at the fraction that validation chooses:
+    those of stage 3, of a set of many classes the others too (`benchmarks/scores.py`); the
+    second-hand setting at every site last.
 
     Returns:
-        `n` of them on all pages, how many `met` the bar, and what the others lose `everywhere`, at
+        Dicts with `score`, `statistic`, `gate`, `sites`, `fraction`, `n` classes, and in points
+        `forgotten`, `worst`, `change`, `change-worst`.
+    """
+    own = runs.rows(key=runs.page_key(dataset), stage="soft-pruning")
+    beside = _beside(dataset, "scores")
+    groups: dict[tuple, dict] = {}
+    for r in [*own, *(beside["rows"] if beside else ())]:
+        if (kind := TURN.get(r["metric"].removeprefix("candidate-"))) and (
+                r["metric"].startswith("candidate-")):
+            at = {k: r[k] for k in ("score", "statistic", "gate", "sites", "fraction", "n")}
+            groups.setdefault(tuple(at.values()), at)[kind] = r["value"]
+    return sorted(groups.values(), key=lambda g: g["sites"] == "all")
+
+
+def readings() -> dict:
+    """What other readings of the paper came to: `combinations` of all pages.
+
+    Returns:
+        `n` of them, how many `met` the bar, and what the others lose `everywhere`, at
         every site: (least, most) over data sets, points; None where it was not measured.
     """
-    n, met, everywhere = 0, 0, []
-    for dataset in runs.pages():
-        own = {"key": runs.page_key(dataset), "stage": "soft-pruning"}
-        for row in runs.rows(**own, metric="candidate-change-mean"):
-            same = own | {k: row[k] for k in ("score", "statistic", "gate", "sites")}
-            told = {k: runs.one(**same, metric=f"candidate-{name}") for k, name in (
-                ("forgotten", "forgotten-mean"), ("worst", "forgotten-worst"),
-                ("change-worst", "change-worst"))}
-            n, met = n + 1, met + bar.met(dataset, told | {"change": row["value"]})
-            everywhere += [-row["value"]] if row["sites"] == "all" else []
-    return {"n": n, "met": met,
+    tried = [(d, c) for d in runs.pages() for c in combinations(d)]
+    everywhere = [-c["change"] for _, c in tried if c["sites"] == "all"]
+    return {"n": len(tried), "met": sum(bar.met(d, c) for d, c in tried),
             "everywhere": (min(everywhere), max(everywhere)) if everywhere else None}
 
 
@@ -193,4 +204,4 @@ def helpers() -> dict:
     """What pages may call."""
     return {"commits": commits, "places": places, "shadowed": shadowed, "several": several,
             "directions": directions, "sequence_ends": sequence_ends, "readings": readings,
-            "strength_too": strength_too}
+            "strength_too": strength_too, "combinations": combinations}
