@@ -28,8 +28,8 @@ STRENGTHS = {"digits": {"so": 0.01, "srip": 0.1, "ocnn": 0.01, "feature": 0.1},
              "cifar10": {"so": 0.01, "srip": 0.1, "ocnn": 0.001, "feature": 0.001}}
 # what they were chosen from on the small networks of CIFAR-10; of `so` 1.0 has no row: at the
 # recipe's rate the loss is not a number within the first epoch
-TRIED = {"so": (1e-6, 1e-5, 1e-4, 1e-3, 1e-1), "ocnn": (1e-4, 1e-2), "feature": (1e-4, 1e-2, 1e-1),
-         "srip": (1e-2,)}
+TRIED = {"so": (1e-6, 1e-5, 1e-4, 1e-3, 1e-1), "ocnn": (1e-6, 1e-5, 1e-4, 1e-2, 1e-1),
+         "feature": (1e-6, 1e-5, 1e-4, 1e-2, 1e-1), "srip": (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)}
 # these had been set side by side before, with every seed, and cost the network too much
 STRONG = {"ocnn": 1e-2, "feature": 1e-1}
 SMALL = {"width": 8, "epochs": 5}  # for grids over penalties and seeds
