@@ -50,7 +50,8 @@ def judge(claim: dict, dataset: str, method: str) -> dict | None:
                       split="forgotten-test", forget=s["forget"])[0]["n"]
         holds = requests.forgets({k: v / 100 for k, v in t.items()}, images)
         if method == "soft":
-            text += "; under the untouched classifier as before: the gates act on its columns"
+            text += ("; with the untouched classifier put back, as much as before any edit: the gates "
+                     "are in the classifier's columns")
         under = summaries.inside_turn(dataset) if method == "best" else None
         if under:
             text += f"; {under['forgotten-mean']:.2f} % under the untouched classifier"
