@@ -22,6 +22,7 @@ from softprune import (
     channels,
     edits,
     guarding,
+    intervals,
     prototypes,
     pruning,
     requests,
@@ -91,7 +92,7 @@ def rows_of(found: shadows.Shadows, cls: int, fraction, log=print) -> list[dict]
     answers = {m: (known, m) for m in known.pool}
     for edit in EDITS:
         answers[edit] = targets.ask(edited(found, edit, cls), cls, ("original",)), "original"
-    rows, name = [], found.images.class_names[cls]
+    rows, name, before = [], found.images.class_names[cls], {}
     for method, (told, key) in answers.items():
         own = told.held_labels == cls
         right = (told.held[key][:, own].argmax(2) == cls).double().mean().item()
@@ -103,6 +104,12 @@ def rows_of(found: shadows.Shadows, cls: int, fraction, log=print) -> list[dict]
             rows.append(artifacts.row(method, f"auc-t1-{attack}", leak.auc, split="forgotten",
                                       forget=name, low=leak.low, high=leak.high,
                                       n=len(leak.members) + len(leak.others)))
+            before.setdefault(attack, leak.scores)  # the original comes first
+            if method not in ("original", "retrained"):  # what the edit took, images paired
+                gap, low, high = intervals.gap_over_models_and_images(before[attack], leak.scores)
+                rows.append(artifacts.row(method, f"gap-t1-{attack}", gap, split="forgotten",
+                                          forget=name, low=low, high=high,
+                                          n=len(leak.members) + len(leak.others)))
             if roc.smallest_fpr(len(leak.others)) <= RATE:
                 rows.append(artifacts.row(method, f"tpr-t1-{attack}",
                                           roc.tpr_at(leak.members, leak.others, RATE),

@@ -750,6 +750,12 @@ def test_what_shadow_models_tell_stands_by_attack_and_is_judged(use):
             for attack in ("lira-online", "lira-others")]
     judged = verdicts.judge_attack("LiRA: ", "cat", *both)
     assert judged["verdict"] == "holds" and "25 % [19, 31] of the excess" in judged["text"]
+    # two intervals that overlap, and a difference that does not hold 0 where images are paired
+    before, after = ({"value": v, "low": v - 0.02, "high": v + 0.02} for v in (0.75, 0.73))
+    for gap, fell in ((0.01, True), (-0.01, False)):
+        paired = after | {"gap": {"low": gap, "high": 0.03}}
+        said = verdicts.judge_attack("", "cat", (before, paired, None), [None] * 3)["verdict"]
+        assert (said == "holds") == fell
     high = both[0][0]
     assert verdicts.judge_attack("", "cat", (high, high, both[0][2]), [None] * 3
                              )["verdict"] == "does not hold"

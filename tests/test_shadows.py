@@ -116,7 +116,11 @@ def test_every_shadow_forgets_by_what_it_has_seen_itself(small, monkeypatch):
         assert at[edit, "accuracy"]["value"] < 0.5 * at["original", "accuracy"]["value"]
         leak = at[edit, "auc-t1-lira-online"]
         assert 0 <= leak["low"] <= leak["value"] <= leak["high"] <= 1
-        assert leak["n"] == at["original", "auc-t1-lira-online"]["n"]
+        whole = at["original", "auc-t1-lira-online"]
+        assert leak["n"] == whole["n"]
+        gap = at[edit, "gap-t1-lira-online"]
+        assert gap["value"] == pytest.approx(whole["value"] - leak["value"])
+        assert gap["low"] <= gap["value"] <= gap["high"]
         assert (edit, "tpr-t1-lira-online") not in at  # too few outsiders for one in a hundred
     monkeypatch.setattr(lira, "EDITS", {})
     monkeypatch.setattr(lira, "RATE", 0.5)

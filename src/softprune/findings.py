@@ -19,7 +19,8 @@ def shadowed(dataset: str) -> dict | None:
     Returns:
         None where it was not measured, else `forget`, `count` of shadow models and how many were
         `retrained` without the class, `seen`, training images of each (these two None in records
-        that do not tell), `auc`: attack -> method -> its row, `tpr`: attack -> method -> share of
+        that do not tell), `auc`: attack -> method -> its row, with `gap`, the row of the original's
+        less this one, images paired, where the record has it, `tpr`: attack -> method -> share of
         members found where one outsider in a hundred is taken for one, and `left`: method ->
         percent of the class right on unseen images.
     """
@@ -31,7 +32,9 @@ def shadowed(dataset: str) -> dict | None:
     for r in rows:
         kind, _, attack = r["metric"].partition("-t1-")
         if kind == "auc":
-            auc.setdefault(attack, {})[r["method"]] = r
+            auc.setdefault(attack, {})[r["method"]] = dict(r)
+        elif kind == "gap":
+            auc[attack][r["method"]]["gap"] = r
         elif kind == "tpr":
             tpr.setdefault(attack, {})[r["method"]] = r["value"]
     return {"forget": rows[0]["forget"], "count": more["count"],

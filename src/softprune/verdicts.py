@@ -50,8 +50,8 @@ def judge(claim: dict, dataset: str, method: str) -> dict | None:
                       split="forgotten-test", forget=s["forget"])[0]["n"]
         holds = requests.forgets({k: v / 100 for k, v in t.items()}, images)
         if method == "soft":
-            text += ("; with the untouched classifier put back, as much as before any edit: the gates "
-                     "are in the classifier's columns")
+            text += ("; with the untouched classifier put back, as much as before any edit: the "
+                     "gates are in the classifier's columns")
         under = summaries.inside_turn(dataset) if method == "best" else None
         if under:
             text += f"; {under['forgotten-mean']:.2f} % under the untouched classifier"
@@ -107,7 +107,7 @@ def judge_attack(said: str, forget: str, told, rest) -> dict:
         left, least, most = excess_left(o, a, r)
         text += (f"; retrained {runs.between(r)}: {100 * left:.0f} % [{100 * least:.0f}, "
                  f"{100 * most:.0f}] of the excess is left")
-    holds = lower(o, a)
+    holds = fall(o, a)[0] > 0
     before, after, never = rest
     if before and after:
         text += (f"; by the other classes' outputs alone {runs.between(before)} → "
@@ -118,9 +118,10 @@ def judge_attack(said: str, forget: str, told, rest) -> dict:
                      f"{100 * top:.0f}] of that excess is left")
             where = " by the other classes' outputs" if left <= 0.5 < there else ""
             left, least, most = max(left, there), max(least, bottom), max(most, top)
-        if holds and before["low"] > 0.5 and not lower(before, after):
+        least_fall, most_fall = fall(before, after)
+        if holds and before["low"] > 0.5 and least_fall <= 0:
             said = "lower by the attack on all outputs, {} by the other classes' alone"
-            if lower(after, before):
+            if most_fall < 0:
                 return {"text": text, "verdict": "does not hold: " + said.format("higher")}
             # with most of the excess left, and surely, it is not met even if a little is gone
             verdict = "does not hold: " if least > 0.5 else "open: "
@@ -132,17 +133,20 @@ def judge_attack(said: str, forget: str, told, rest) -> dict:
     return {"text": text, "verdict": "holds" if holds else "does not hold"}
 
 
-def lower(before: dict, after: dict) -> bool:
-    """Whether an attack finds less after an edit, by an interval of the difference: of the two AUCs
-    as if they were independent, which is too wide, since models and images are the same.
+def fall(before: dict, after: dict) -> tuple[float, float]:
+    """Between what an attack's AUC falls by an edit: the record's interval, images paired, or that
+    of the two AUCs as if they were independent, too wide since models and images are the same.
 
     Example:
         >>> at = lambda v, reach: {"value": v, "low": v - reach, "high": v + reach}
-        >>> lower(at(0.9, 0.03), at(0.85, 0.03)), lower(at(0.9, 0.03), at(0.87, 0.03))
-        (True, False)
+        >>> [round(v, 3) for v in fall(at(0.9, 0.03), at(0.8, 0.04))]
+        [0.05, 0.15]
     """
-    reach = [(row["high"] - row["low"]) / 2 for row in (before, after)]
-    return before["value"] - after["value"] > math.hypot(*reach)
+    if "gap" in after:
+        return after["gap"]["low"], after["gap"]["high"]
+    reach = math.hypot(*((row["high"] - row["low"]) / 2 for row in (before, after)))
+    gap = before["value"] - after["value"]
+    return gap - reach, gap + reach
 
 
 def excess_left(before: dict, after: dict, never: dict) -> tuple[float, float, float]:
