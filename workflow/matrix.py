@@ -58,7 +58,7 @@ BESIDE_PAGE = {
                 "trials", "sites", "strengths", "several 2,3",
                 "longer cat,airplane,automobile --epochs 1"),
     "cifar100": ("readers 10", *ALL[1:], "deep {}", "again guarded,deep", "guarded", "each",
-                 "fits", "strengths", "scores"),
+                 "lira apple", "fits", "strengths", "scores"),
     "tiny-imagenet-200": ("readers 40", *ALL[1:], "again guarded,deep", "guarded",
                           "each", "strengths", "scores")}
 # rungs whose settings are chosen: fitted ones share a file, the others have one each
