@@ -32,6 +32,12 @@ def classes_of(bench: requests.Bench, names: str) -> list[int]:
     return found
 
 
+def spread(bench: requests.Bench, most: int = 20) -> range:
+    """About `most` classes, evenly over all; of fewer than twice as many all."""
+    count = len(bench.images.class_names)
+    return range(0, count, max(1, count // most))
+
+
 def step_of(every: str) -> int:
     """Every how many classes one is taken; leaves with one line where that is no number."""
     if not (every.isdecimal() and int(every)):

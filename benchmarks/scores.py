@@ -3,24 +3,22 @@
     python benchmarks/scores.py cifar100 data/checkpoints/cifar100/laptop/NAME.safetensors
 
 As stage 3 does it (`requests.candidates`): each combination has the fraction that the validation
-split chooses, and is judged on the test split, over `CLASSES` classes at most, spread over all.
+split chooses, and is judged on the test split, over about twenty classes, spread over all.
 """
 
 import sys
 import time
 
-from one_checkpoint import opened, record
+from one_checkpoint import opened, record, spread
 
 from softprune import artifacts, channels, requests
 
 LEFT_OUT = tuple(s for s in channels.SCORES if s not in ("difference", "contribution", "random"))
-CLASSES = 20
 
 
 def rows_of(bench: requests.Bench, scores=LEFT_OUT, log=print) -> list[dict]:
     """Rows of each combination, named as stage 3 names them."""
-    count, rows = len(bench.images.class_names), []
-    some = range(0, count, max(1, count // CLASSES))
+    some, rows = spread(bench), []
     for score in scores:
         for found in requests.candidates(bench, scores=(score,), classes=some):
             said = {k: found[k] for k in ("score", "statistic", "gate", "fraction", "sites", "n")}

@@ -11,12 +11,11 @@ turn is then judged on the test split.
 import sys
 import time
 
-from one_checkpoint import opened, record
+from one_checkpoint import opened, record, spread
 
 from softprune import channels, choosing, inturn, requests
 
 ALPHAS = (0.0, 0.05, 0.1, 0.25, 0.5, 0.75)
-CLASSES = 20  # at most so many, spread over all, have a say in the choice
 
 
 def largest_difference(points: list[dict]) -> dict:
@@ -39,8 +38,7 @@ RULES = {"largest-difference": largest_difference, "least-left": least_left}
 def rows_of(bench: requests.Bench, log=print) -> tuple[list[dict], dict]:
     """Rows of what each rule chose, as `inturn.tell` gives them; and rule -> its gate and fraction,
     by which its rows are found."""
-    count = len(bench.images.class_names)
-    looked = range(0, count, max(1, count // CLASSES))
+    looked = spread(bench)
     said = {"score": "difference", "statistic": channels.STATISTICS[0], "sites": "last"}
     points = [requests.judged(bench, split="validation", classes=looked, gate="constant",
                               alpha=alpha, fraction=fraction, **said)
