@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 
 from softprune import (
@@ -492,6 +493,65 @@ def test_the_originals_own_luck_can_leave_open_what_the_classes_decide(use):
     assert best["others-verdict"] == "does not hold" != best["others-anew"]
     assert guarded["others-anew"] == "does not hold"
     assert recovered.luck("digits") is None
+
+
+def test_an_interval_over_originals_and_classes_has_both_variances():
+    by_original = runs.crossed([[0, 0], [1, 1], [2, 2]])  # means 0, 1, 2; the classes alike
+    assert by_original == pytest.approx(runs.interval([0, 1, 2]))
+    assert runs.crossed([[0, 1, 2], [0, 1, 2]]) == pytest.approx(by_original)
+    # variances 1/3 and 1/3, two degrees each: four of the sum
+    mean, low, high = runs.crossed([[0, 1, 2], [1, 2, 3], [2, 3, 4]])
+    assert (mean, high - mean) == pytest.approx((2, 2.77645 * (2 / 3) ** 0.5), rel=1e-5)
+    assert mean - low == pytest.approx(high - mean)
+    assert runs.crossed([[1, 1], [1, 1]]) == (1, 1, 1)
+
+
+def test_an_interval_over_originals_and_classes_holds_the_truth_as_often_as_it_says():
+    rng, held = np.random.default_rng(0), []
+    for _ in range(600):
+        values = (rng.normal(size=(4, 1)) + 2 * rng.normal(size=(1, 10))
+                  + 0.5 * rng.normal(size=(4, 10)))
+        _, low, high = runs.crossed(values.tolist())
+        held.append(low < 0 < high)
+    assert np.mean(held) > 0.94
+
+
+def test_several_originals_stand_beside_the_same_retrained_networks(use):
+    def rows_of(method, name, refit, retained):
+        return [*readers_rows(method, name, refit, 0.0),
+                artifacts.row(method, "accuracy", retained, split="retained-test", forget=name)]
+
+    page, others, table = [], {1: [], 2: []}, []
+    for name, there in (("cat", 0.90), ("dog", 0.91)):
+        page += rows_of("retrained", name, 0.3, there)
+        page.append(artifacts.row("guarded-1-0.1", "recall-t4-10-nn", 0.1, forget=name))
+        for edit, less in (("original", 0.001), ("best", 0.004), ("guarded-1-0.1", 0.004)):
+            page += rows_of(edit, name, 0.5, there - less)
+        table += rows_of("prototype", name, 0.5, there - 0.004)
+        for seed, more in ((1, 0.002), (2, 0.004)):
+            for edit, less in (("original", 0.001), ("best", 0.004), ("guarded", 0.004),
+                               ("prototype", 0.004), ("searched", 0.004)):
+                others[seed] += rows_of(edit, name, 0.1, there - less + more)
+    records = [made("readers", "a", page), made("from-table", "b", table),
+               made("searched", "c", [r | {"method": "searched"} for r in table
+                                      if r["forget"] == "cat"])]
+    use(records)
+    assert recovered.originals("cifar10") is None and recovered.originals("digits") is None
+    other = [made("originals", "d", rows, seed=seed) for seed, rows in others.items()]
+    use([*records, *other, made("originals", "e", others[1], seed=3, epochs=40)])
+    told = recovered.originals("cifar10")
+    assert told["seeds"] == [0, 1, 2] and told["classes"] == ["cat", "dog"]
+    by_edit = {e["edit"]: e for e in told["edits"]}
+    # `searched` was looked at for one class alone on the page's network
+    assert list(by_edit) == ["original", "prototype", "best", "guarded"]
+    assert by_edit["original"]["each"] == pytest.approx([-0.1, 0.1, 0.3])
+    assert by_edit["best"]["each"] == pytest.approx([-0.4, -0.2, 0.0])
+    assert by_edit["best"]["others"] == pytest.approx(runs.interval([-0.4, -0.2, 0.0]))
+    assert by_edit["best"]["others-verdict"].startswith("holds on average")
+    assert by_edit["best"]["refit"][0] == pytest.approx((20 - 20 - 20) / 3)
+    assert by_edit["best"]["n"] == 2
+    assert [t["classes"] for t in by_edit["best"]["turns"]] == [2, 2]
+    assert by_edit["best"]["turns"][1]["forgotten"] == 0.0
 
 
 @pytest.mark.parametrize("gap, verdict", [

@@ -61,6 +61,9 @@ BESIDE_PAGE = {
                  "lira apple", "fits", "strengths", "scores"),
     "tiny-imagenet-200": ("readers 40", *ALL[1:], "again guarded,deep", "guarded",
                           "each", "strengths", "scores")}
+# other originals beside the same retrained networks: a page's own is one training, lucky or not
+MORE_SEEDS = {"digits": (1, 2, 3, 4), "cifar10": (1, 2), "cifar100": (1, 2),
+              "tiny-imagenet-200": (1, 2)}
 # rungs whose settings are chosen: fitted ones share a file, the others have one each
 FITTED, FROM_TABLE = ("calibrated", "best"), ("prototype", "searched")
 UNFITTED = ("from_table", "from_table --rung searched")
@@ -250,6 +253,12 @@ def jobs(profile: str = "laptop") -> list[Job]:
         found += in_order([replace(first, needs=(*first.needs, *waits)), *rest])
     found += [Job(f"measure-{name}", f"softprune measure {name} --profile {profile}", heavy=True)
               for name in ("ratios", "grading", "recipes")]
+    for dataset, seeds in MORE_SEEDS.items():
+        others = [train(dataset, profile, narrow.get(dataset, {}) | {"seed": s}) for s in seeds]
+        found += [job for job in others if job.name not in {j.name for j in found}]
+        beside = measure(own[dataset], BESIDE_PAGE[dataset][0]).name  # it chooses for `guarded`
+        found += [replace(job, needs=(*job.needs, beside, *settings[dataset])) for job in (
+            measure(o, f"originals {','.join(RETRAINED[dataset])}") for o in others)]
     there = {job.name for job in found}
     for dataset, (forget, less) in AGAINST.items():
         values = narrow.get(dataset, {})

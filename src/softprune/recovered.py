@@ -186,6 +186,7 @@ def two_references(dataset: str) -> dict | None:
             "others": (there["change"], 100 * (own["retained"] - original["retained"]))}
 
 
+KEPT_AND_FOUND = ("retained", "accuracy-head-refit")  # the two bars' measures, as in `by_class`
 NEAR = 0.3  # points that the others may lie below a retrained network
 
 
@@ -238,6 +239,53 @@ def luck(dataset: str) -> dict | None:
     spread = statistics.stdev(found)
     return {"n": len(found), "mean": statistics.fmean(found), "deviation": spread,
             "reach": runs.quantile(len(found) - 1) * spread}
+
+
+def originals(dataset: str) -> dict | None:
+    """The two bars over several originals of the page's recipe (`benchmarks/originals.py`).
+
+    Returns:
+        `seeds` of the originals, the page's first; `classes` that a network was retrained without;
+        `edits`: dicts as in `beside_bars`, their intervals over originals and classes, with
+        `each`, the others less the retrained networks' by original, means over classes, and
+        `turns`, of each original but the page's: `bar.turn_over` of these classes; first
+        `original`, before any edit. None where no other original was measured.
+    """
+    looked = _readers(dataset)
+    if looked is None:
+        return None
+    own = {k: v for k, v in looked["parameters"].items() if k != "seed"}
+    found = {r["parameters"]["seed"]: r["rows"] for r in runs.records()
+             if r["stage"] == "originals" and own.items() <= r["parameters"].items()}
+    if not found:
+        return None
+    first, page = looked["parameters"]["seed"], looked["rows"]
+    for rung, (stage, *_) in choices.UNFITTED.items():
+        page = page + [row for r in runs.records() if r["stage"] == stage
+                       and r["parameters"] == looked["parameters"]
+                       for row in r["rows"] if row["method"] == rung]
+    names = {"original": "original", **{rung: rung for rung in choices.UNFITTED}, "best": "best",
+             guarding.RUNG: readers(dataset)["chosen"]}
+    there = runs.by_class(looked["rows"], "retrained")
+    told, some = [], set()
+    for edit, of_page in names.items():
+        by_original = [runs.by_class(page, of_page),
+                       *(runs.by_class(found[seed], edit) for seed in sorted(found))]
+        every = [of[k] for of in (there, *by_original) for k in KEPT_AND_FOUND]
+        classes = sorted(set.intersection(*(set(values) for values in every)))
+        if len(classes) < 2:  # one gives no interval
+            continue
+        some |= set(classes)
+        others, refit = ([[100 * (of[k][c] - there[k][c]) for c in classes] for of in by_original]
+                         for k in KEPT_AND_FOUND)
+        gaps = runs.crossed(others), runs.crossed(refit)
+        told.append({"edit": edit, "n": len(classes), "others": gaps[0], "refit": gaps[1],
+                     "others-verdict": near(gaps[0]), "refit-verdict": hidden(gaps[1]),
+                     "each": [statistics.fmean(of) for of in others],
+                     "turns": [bar.turn_over({k: [of[k][c] for c in classes]
+                                              for k in ("accuracy", "change")})
+                               for of in by_original[1:]]})
+    return {"seeds": [first, *sorted(found)], "classes": sorted(some), "edits": told}
 
 
 def near(gap: tuple[float, float, float]) -> str:
@@ -333,5 +381,5 @@ def most_guarded(dataset: str, **at) -> tuple[dict, dict, dict] | None:
 def helpers() -> dict:
     """What pages may call."""
     return {"readers": readers, "again": again, "guarded_turn": guarded_turn, "deeper": deeper,
-            "two_references": two_references, "beside_bars": beside_bars, "near": near,
-            "luck": luck}
+            "two_references": two_references, "originals": originals, "beside_bars": beside_bars,
+            "near": near, "luck": luck}
