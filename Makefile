@@ -54,11 +54,11 @@ SNAKEMAKE := .venv-heavy/bin/snakemake -s workflow/Snakefile --config profile=$(
 	touch $@
 
 results: $(READY) .venv-heavy/.ready
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(SNAKEMAKE) --profile workflow/profiles/default
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(SNAKEMAKE) --profile workflow/profiles/one-machine
 
 # what `make results` would do, and what a cluster would be told
 plan: .venv-heavy/.ready
-	$(SNAKEMAKE) --profile workflow/profiles/default --dry-run --quiet
+	$(SNAKEMAKE) --profile workflow/profiles/one-machine --dry-run --quiet
 	.venv-heavy/bin/snakemake -s workflow/Snakefile --profile workflow/profiles/slurm --dry-run --quiet
 
 # versions already in the lock are kept; add --upgrade to move them

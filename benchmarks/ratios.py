@@ -3,10 +3,12 @@
     make bench
 
 edit against one bare mul_ on each tensor it touches; step with penalty against without; batched
-augmentation against torchvision's transforms in a DataLoader; all-class table against a plain
-evaluation pass.
+augmentation against torchvision's transforms in a DataLoader; all-class table, and every class in
+turn at twenty fractions, against a plain evaluation pass. TinyImageNet, where it is here: seconds
+to start from its cache.
 """
 
+import dataclasses
 import subprocess
 import sys
 import time
@@ -23,10 +25,13 @@ from softprune import (
     ladder,
     models,
     orthogonality,
+    paths,
     prototypes,
     pruning,
+    requests,
     searching,
 )
+from softprune.errors import UserError
 from softprune.training import configure
 
 
@@ -90,6 +95,26 @@ def step(model, penalty: str) -> float:
     return ratio(lambda: one(penalty), lambda: one("none"), 7)
 
 
+def threads(model, batch: int = 256, side: int = 32) -> float:
+    """A training step with `so` on two threads, against one."""
+    x = torch.randn(batch, 3, side, side).contiguous(memory_format=torch.channels_last)
+    y = torch.arange(batch) % 10
+    before = torch.get_num_threads()
+    model.train()
+
+    def one(count):
+        torch.set_num_threads(count)
+        loss = F.cross_entropy(model(x), y) + 0.01 * orthogonality.penalty(model, "so", None)
+        model.zero_grad()
+        loss.backward()
+
+    try:
+        one(2)
+        return ratio(lambda: one(2), lambda: one(1), 5)
+    finally:
+        torch.set_num_threads(before)
+
+
 def input_pipeline(images) -> float:
     """torchvision's transforms through a DataLoader, against ours; the same crops and flips."""
     from torch.utils.data import DataLoader, Dataset
@@ -122,6 +147,40 @@ def table(model, images) -> float:
     plain = lambda: evaluation.predict(model, pixels, images.mean, images.std)  # noqa: E731
     plain()
     return ratio(lambda: channels.class_channel_table(model, images), plain, 3)
+
+
+def sweep(images) -> float:
+    """All classes in turn at twenty fractions, against one evaluation pass over the same images:
+    gates at the last site act on features that are kept."""
+    folder = paths.root() / "data" / "checkpoints" / "cifar10" / "laptop"
+    checkpoint = folder / "resnet18-w16-so-0.01-s0.safetensors"
+    told = artifacts.read_sidecar(checkpoint)
+    as_there = dataclasses.replace(  # the pixels are random: no accuracy of this is looked at
+        images, name="cifar10", class_names=tuple(told["class_names"]), mean=tuple(told["mean"]),
+        std=tuple(told["std"]), test_images=images.train_images, test_labels=images.train_labels)
+
+    def all_classes():
+        bench = requests.Bench(checkpoint, as_there)
+        for fraction in requests.SWEEP_FRACTIONS:
+            requests.judged(bench, sites="last", score="difference", statistic="mean", gate="rank",
+                            fraction=fraction)
+
+    model = artifacts.load_checkpoint(checkpoint)[0]
+    return ratio(all_classes, lambda: evaluation.predict(
+        model, as_there.test_images, as_there.mean, as_there.std), 3)
+
+
+def start(name: str) -> tuple[float, int] | None:
+    """Seconds until the first batch of a set from its cache, checked; and the bytes of its pixels.
+    None where the set is not here."""
+    began = time.perf_counter()
+    try:
+        images = datasets.load(name)
+    except UserError:
+        return None
+    images.train_images[:256].float()
+    return (time.perf_counter() - began,
+            images.train_images.numel() + images.test_images.numel())
 
 
 def stored_requests(directions: bool = False, width: int = 64) -> float:
@@ -177,6 +236,10 @@ def main() -> None:
         *((f"step-{p}-over-none", step(model, p), "no goal")
           for p in ("srip", "ocnn", "feature", "hard")),
         ("loader-over-ours", input_pipeline(images), "at least 10"),
+        *((f"step-{name}-two-threads-over-one", threads(models.build(
+            name, classes=10, channels=3, width=config.width)), "no goal")
+          for name in ("resnet18", "vgg16")),
+        ("sweep-over-evaluation", sweep(images), "less than 200 passes"),
     ]
     rows = [artifacts.row("original", f"ratio-{name}", value, "ratio") for name, value, _ in found]
     seconds = stored_requests()
@@ -191,6 +254,13 @@ def main() -> None:
             seconds = one_edit(rung, width)
             found.append((f"edit-{rung}-w{width}", 1000 * seconds, "ms, at most 1"))
             rows.append(artifacts.row(rung, f"time-edit-w{width}", seconds, "s"))
+    for name in ("tiny-imagenet-200",):
+        if (begun := start(name)) is None:
+            continue
+        seconds, size = begun
+        found += [(f"start-{name}", seconds, "seconds"), (f"pixels-{name}", size / 1e9, "GB")]
+        rows += [artifacts.row("original", f"time-start-{name}", seconds, "s"),
+                 artifacts.row("original", f"size-pixels-{name}", size, "bytes")]
     for name, words in (("help", ["--help"]), ("refusal", ["run", "x", "--dataset", "digits"])):
         seconds = sorted(command(words) for _ in range(5))[2]
         found.append((name, seconds, "seconds, at most 1"))

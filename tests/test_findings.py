@@ -227,8 +227,9 @@ def test_the_front_table_has_the_page_then_wider_networks_and_says_what_meets_th
             seeds_record(0, 9, width=32, architecture="vgg16"), made("soft-pruning", "abc", page)]
 
     def guarded(weights):
-        return [made("guarded", str(e), readers_rows("guarded", "cat", 0.5, change), weights,
-                     width=32, epochs=e) for e, change in ((14, -0.1), (99, -5))]
+        return [made("guarded", str(e), readers_rows("guarded", "cat", 0.5, change)
+                     + readers_rows("original", "cat", 0.75, 0.0), weights, width=32, epochs=e)
+                for e, change in ((14, -0.1), (99, -5))]
 
     use([*told, *guarded({"weights": "own"})])
     monkeypatch.setattr(runs, "pages", lambda: ["cifar10"])
@@ -250,6 +251,8 @@ def test_the_front_table_has_the_page_then_wider_networks_and_says_what_meets_th
     # of the same network, not of another length
     assert second["guarded"]["classes"] == 1 and second["guarded"]["met"]
     assert not second["guarded"]["elsewhere"]
+    assert second["refits"] == {"guarded": {"n": 1, "refit": 0.5, "before": 0.75}}
+    assert first["refits"] == {}
     for weights in ({"weights": "of another training"}, None):
         use([*told, *guarded(weights)])
         assert front.front_table()[1]["guarded"]["elsewhere"]

@@ -6,29 +6,6 @@ import pytest
 from softprune import intervals, roc
 
 
-def test_a_few_models_have_the_t_interval_and_many_the_bootstrap():
-    # mean 2, standard deviation 1, so 4.3027 / sqrt 3 either way
-    assert intervals.over_models([1, 2, 3]) == pytest.approx((2, -0.48414, 4.48414), abs=1e-4)
-    mean, low, high = intervals.over_models([0.5])
-    assert mean == 0.5 and np.isnan([low, high]).all()
-    many = np.random.default_rng(0).normal(size=40)
-    assert intervals.over_models(many) == roc.interval(many)
-
-
-@pytest.mark.parametrize("count, least", [(4, 0.92), (8, 0.92)])
-def test_few_models_cover_the_truth_as_often_as_they_say(count, least):
-    rng, held = np.random.default_rng(count), []
-    for _ in range(400):
-        _, low, high = intervals.over_models(rng.normal(size=count))
-        held.append(low < 0 < high)
-    assert np.mean(held) > least
-    # what it replaces: the bootstrap of four values
-    if count == 4:
-        narrow = [(lambda t: t[1] < 0 < t[2])(roc.interval(rng.normal(size=4), draws=500))
-                  for _ in range(200)]
-        assert np.mean(narrow) < 0.88
-
-
 def test_one_network_has_delongs_interval():
     rng = np.random.default_rng(1)
     inside, outside = rng.normal(0.4, 1, 80), rng.normal(0, 1, 60)
@@ -122,12 +99,45 @@ def test_the_band_covers_the_true_curve(luck):
     assert np.mean(held) > 0.85
 
 
+def pair_of(auc: float) -> intervals.Scores:
+    """Two networks' answers to ten images: the first one's all pass the same of the second's."""
+    return intervals.Scores.of(np.full(10, round(10 * auc) - 0.5), np.arange(10), paired=True)
+
+
 def test_pairs_are_left_out_with_their_model():
-    # values are sums of the models' own: leaving out model i leaves twice the mean of the others
-    own = np.array([1.0, 2.0, 3.0, 6.0])
-    pairs = {(i, j): own[i] + own[j] for i in range(4) for j in range(i + 1, 4)}
+    # AUCs are sums of the models' own: leaving out model i leaves twice the mean of the others
+    own = np.array([0.1, 0.2, 0.3, 0.4])
+    pairs = {(i, j): pair_of(own[i] + own[j]) for i in range(4) for j in range(i + 1, 4)}
+    assert pairs[0, 1].aucs == pytest.approx([0.3])
     mean, low, high = intervals.over_pairs(pairs)
     assert mean == pytest.approx(2 * own.mean())
     error = 2 * own.std(ddof=1) / 2  # of twice a mean of four
-    assert (high - low) / 2 == pytest.approx(3.18245 * error, rel=1e-4)
-    assert np.isnan(intervals.over_pairs({(0, 1): 0.5})[1:]).all()
+    images = sum((np.mean([s.moves for s in pairs.values()], 0)) ** 2)
+    assert (high - low) / 2 == pytest.approx(
+        np.hypot(3.18245 * error, 1.95996 * images**0.5), rel=1e-4)
+
+
+def test_of_two_networks_the_images_alone_vary():
+    rng = np.random.default_rng(3)
+    told = intervals.Scores.of(rng.normal(0.5, 1, 80), rng.normal(size=80), paired=True)
+    found = intervals.over_pairs({(0, 1): told})
+    assert found == pytest.approx(intervals.over_models_and_images(told))
+    assert found[1] < found[0] < found[2]
+
+
+def test_what_two_networks_answer_to_one_image_is_counted_together():
+    """Scores are the image's own and a little more: what they share must cancel."""
+    rng, held, widths = np.random.default_rng(4), [], []
+    for _ in range(300):
+        image = rng.normal(size=100)
+        first, second = (image + 0.5 * rng.normal(size=100) for _ in range(2))
+        reach = {}
+        for paired in (True, False):
+            _, low, high = intervals.over_models_and_images(
+                intervals.Scores.of(first, second, paired=paired))
+            reach[paired] = high - low
+            if paired:
+                held.append(low < 0.5 < high)
+        widths.append(reach[True] / reach[False])
+    assert 0.92 < np.mean(held) < 0.98
+    assert np.mean(widths) == pytest.approx((0.25 / 1.25) ** 0.5, abs=0.05)

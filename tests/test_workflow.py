@@ -3,9 +3,10 @@ import shlex
 import sys
 
 import pytest
+import yaml
 
-from softprune import ablations, cli, cli_words, notebooks, paths, training
-from softprune.profiles import PROFILES
+from softprune import ablations, cli, cli_words, datasets, notebooks, paths, training
+from softprune.profiles import PROFILES, profile_defaults
 
 sys.path.insert(0, str(paths.root() / "workflow"))
 import matrix
@@ -150,3 +151,32 @@ def test_jobs_that_write_one_file_of_settings_never_run_side_by_side(profile):
         writers = [name for name in jobs if name.startswith(marks)]
         assert len(writers) >= 4
         assert all(set(writers[:i]) <= waits[name] for i, name in enumerate(writers))
+
+
+def test_no_profile_is_taken_beside_the_one_that_is_asked_for():
+    """Snakemake adds `profiles/default` to any other, whose limits then hold on a cluster, too."""
+    assert {p.name for p in (paths.root() / "workflow" / "profiles").iterdir()} == {
+        "one-machine", "slurm"}
+
+
+def test_the_clusters_page_says_what_its_profile_has():
+    told = yaml.safe_load((paths.root() / "workflow/profiles/slurm/config.yaml").read_text())
+    page = " ".join((paths.root() / "book" / "cluster.md").read_text().split())
+    job = told["default-resources"]
+    assert (f"Time ({job['runtime']} minutes), memory ({job['mem_mb']:,} MB) and processors "
+            f"({job['cpus_per_task']}) of a job") in page
+    assert f"queued at once ({told['jobs']})" in page
+    for blank in ("slurm_account", "slurm_partition"):
+        assert f"| `{blank}` | `{job[blank]}` |" in page
+    assert f'| `slurm_extra` | `"{job["slurm_extra"]}"` |' in page
+
+
+def test_the_page_of_own_images_says_what_their_recipe_has():
+    own = profile_defaults("flowers", "laptop", side=32)
+    page = " ".join((paths.root() / "book" / "own-images.md").read_text().split())
+    sides = [side for _, side in own["sides"]]
+    assert f"at {sides[0]}, then at {sides[1]} pixels before their own size" in page
+    assert f"One step takes {own['batch_size']} images" in page
+    steps = 1000 * (datasets.VALIDATION_SHARE - 1) // datasets.VALIDATION_SHARE // own["batch_size"]
+    assert (steps, own["epochs"]) == (3, 40)
+    assert f"three steps an epoch, {steps * own['epochs']} in the recipe's forty" in page

@@ -1,5 +1,7 @@
 """Network by network: the table of *Results*, which the front page counts."""
 
+import statistics
+
 from softprune import across, bar, catalog, choices, recovered, runs, summaries, unfitted
 
 # what is told of each network, beside rungs of records of their own
@@ -14,8 +16,9 @@ def front_table() -> list[dict]:
         `best` leaves under the untouched classifier; None if not measured), and a dict a method of
         `FRONT` as in `networks`, with `met`: whether it meets the whole bar; the same for
         `guarded`, `prototype` and `searched` (None where it was not measured), with `elsewhere`:
-        whether another training of the recipe, with other weights, was asked; `refit`: the row of
-        `each` of `best` (of `n` classes), or None; `partial`: whether `best` was fitted for some
+        whether another training of the recipe, with other weights, was asked; `refits`: edit ->
+        shares that a refitted classifier finds of a class, `before` it and after (`refit`), means
+        of `n` classes; `partial`: whether `best` was fitted for some
         classes only; `earlier`: whether by an earlier setting.
     """
     titles, made = {d: c["title"] for d, c in catalog.catalog().items()}, []
@@ -48,8 +51,12 @@ def front_table() -> list[dict]:
             row[m]["met"] = bar.met(row["dataset"], row[m])
             row[m]["elsewhere"] = m not in FRONT and bool(weights) and (
                 row[m]["weights"] not in weights)
-        row["refit"] = next((e for e in across.each(row["dataset"]) if e["rung"] == "best"
-                             and ({"penalty": "so", "seed": 0} | at).items() <= e.items()), None)
+        row["refits"] = {e["rung"]: e for e in across.each(row["dataset"])
+                         if ({"penalty": "so", "seed": 0} | at).items() <= e.items()}
+        if found:
+            refit, before = (of["accuracy-head-refit"] for of in found[:2])
+            row["refits"]["guarded"] = {"n": len(refit), "refit": statistics.fmean(refit),
+                                        "before": statistics.fmean(before)}
         row["partial"] = row["best"]["classes"] < row["soft"]["classes"]
     return made
 

@@ -1,7 +1,8 @@
-"""Intervals where a few trained models are what varies: too few for a bootstrap over them.
+"""Intervals of attacks on a few trained models, which are asked about the same images.
 
-A bootstrap of four or five values covers much less than it says, since it cannot draw what the few
-do not have. These take Student's t with one degree less than there are models.
+Both vary. Of the models there are few: a bootstrap of four or five values covers much less than it
+says, since it cannot draw what the few do not have; Student's t with one degree less than there are
+models does not. Of the images there are many, and all models share them.
 """
 
 import functools
@@ -10,21 +11,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-
-from softprune import roc
-
-FEW = 10  # below so many models a bootstrap over them is too narrow
-
-
-def over_models(values, level: float = 0.95) -> tuple[float, float, float]:
-    """Mean of `values`, one a model, and its interval: by bootstrap, of fewer than `FEW` by t.
-
-    One value has no spread: its interval is (NaN, NaN).
-    """
-    values = np.asarray(values, float)
-    if len(values) >= FEW or len(values) < 2:
-        return roc.interval(values, level)
-    return _by_t(values.mean(), values.std(ddof=1) / math.sqrt(len(values)), len(values), level)
 
 
 @dataclass(frozen=True)
@@ -37,13 +23,18 @@ class Scores:
 
     values: np.ndarray  # (K, N), higher for members
     member: np.ndarray  # (K, N), true where the model was trained on the image
+    paired: bool = False  # every image stands there twice: its first answer, then its second
 
     @staticmethod
-    def of(inside, outside) -> "Scores":
-        """Of models with the same members: `inside` (K, m), of the others `outside` (K, n)."""
+    def of(inside, outside, paired: bool = False) -> "Scores":
+        """Of models with the same members: `inside` (K, m), of the others `outside` (K, n).
+
+        Args:
+            paired: both are of the same images, which two networks have answered.
+        """
         both = [np.atleast_2d(np.asarray(part, float)) for part in (inside, outside)]
         member = np.repeat([True, False], [part.shape[1] for part in both])
-        return Scores(np.concatenate(both, 1), np.tile(member, (len(both[0]), 1)))
+        return Scores(np.concatenate(both, 1), np.tile(member, (len(both[0]), 1)), paired)
 
     @staticmethod
     def in_turn(pairs, member) -> "Scores":
@@ -70,6 +61,8 @@ class Scores:
             # m (m - 1), not m squared: of one model it is DeLong's unbiased variance
             moves[seen] += (above - above.mean()) / math.sqrt(m * (m - 1))
             moves[~seen] += (below - below.mean()) / math.sqrt(n * (n - 1))
+        if self.paired:  # an odd image moves both of its answers: what cancels must cancel
+            moves = moves.reshape(2, -1).sum(0)
         return np.array(aucs), moves / len(aucs)
 
     @property
@@ -142,27 +135,27 @@ def roc_band(scores: Scores, at, level: float = 0.95, draws: int = 500, seed: in
     return rates(np.ones(values.size)), low, high
 
 
-def over_pairs(values: dict[tuple[int, int], float], level: float = 0.95
+def over_pairs(scores: dict[tuple[int, int], Scores], level: float = 0.95
                ) -> tuple[float, float, float]:
-    """Mean over pairs of models of a value each, with a jackknife interval over the models.
+    """Mean AUC over pairs of models, with an interval over the models and over the images.
 
-    Pairs that share a model are not independent: leaving a model out leaves out all of its pairs.
-    Of fewer than three models it is (NaN, NaN).
+    Pairs that share a model are not independent: leaving a model out leaves out all of its pairs
+    (the jackknife). Fewer than three models leave the images alone to vary.
+
+    Args:
+        scores: of one row for every pair, all of the same images.
     """
-    models = sorted(set(itertools.chain(*values)))
-    mean = float(np.mean(list(values.values())))
-    if len(models) < 3:
-        return mean, float("nan"), float("nan")
-    without = np.array([np.mean([v for pair, v in values.items() if m not in pair])
-                        for m in models])
-    count = len(models)
-    error = math.sqrt((count - 1) / count * ((without - without.mean()) ** 2).sum())
-    return _by_t(mean, error, count, level)
-
-
-def _by_t(mean: float, error: float, count: int, level: float) -> tuple[float, float, float]:
-    half = _quantile(count - 1, level) * error
-    return float(mean), float(mean - half), float(mean + half)
+    aucs = {pair: float(s.aucs.mean()) for pair, s in scores.items()}
+    models = sorted(set(itertools.chain(*scores)))
+    images = (np.mean([s.moves for s in scores.values()], 0) ** 2).sum()
+    mean, count, half = float(np.mean(list(aucs.values()))), len(models), 0.0
+    if count > 2:
+        without = np.array([np.mean([v for pair, v in aucs.items() if m not in pair])
+                            for m in models])
+        error = math.sqrt((count - 1) / count * ((without - without.mean()) ** 2).sum())
+        half = _quantile(count - 1, level) * error
+    half = math.hypot(half, _quantile(None, level) * math.sqrt(images))
+    return mean, max(mean - half, 0.0), min(mean + half, 1.0)
 
 
 def _quantile(freedom: int | None, level: float) -> float:

@@ -246,15 +246,17 @@ def entropy_regression(shown: tuple, hidden: tuple, asked: tuple) -> float:
     return float(judge.predict(feature(*asked)).mean())
 
 
-def distinguishable(first: Tensor, second: Tensor, classes=None, seed: int = 0) -> float:
-    """AUC with which two models' outputs on the same images can be told apart (T2).
+def told_apart(first: Tensor, second: Tensor, classes=None, seed: int = 0
+               ) -> tuple[np.ndarray, np.ndarray]:
+    """How much each answer looks like the first model's, (N,) and (N,): whose AUC is T2.
 
     A random forest on the log-probabilities; an image's two outputs stay in one
     fold, so nothing is recognised by the image itself. Never compared with 1/2 but with the value
     for two retrained models.
 
     Args:
-        first, second: (N, C) logits. classes: compare within these classes alone.
+        first, second: (N, C) logits of two models on the same images.
+        classes: compare within these classes alone.
     """
     from sklearn.ensemble import RandomForestClassifier
     from sklearn.model_selection import GroupKFold, cross_val_predict
@@ -267,7 +269,7 @@ def distinguishable(first: Tensor, second: Tensor, classes=None, seed: int = 0) 
     x = np.concatenate([feature(first), feature(second)])
     y = np.repeat([1, 0], n)
     image = np.random.default_rng(seed).permutation(n)
-    judge = RandomForestClassifier(100, min_samples_leaf=5, random_state=seed)
+    judge = RandomForestClassifier(50, min_samples_leaf=5, random_state=seed)
     score = cross_val_predict(judge, x, y, groups=np.tile(image, 2), cv=GroupKFold(5),
                               method="predict_proba")[:, 1]
-    return delong(score[y == 1], score[y == 0])[0]
+    return score[:n], score[n:]

@@ -221,6 +221,23 @@ def beside_bars(dataset: str) -> list[dict]:
     return made
 
 
+def fake_beside(dataset: str) -> dict | None:
+    """The fake that only hides the class's output against the same two bars: as `beside_bars`; None
+    where no network was retrained. Inside it is the original, so a refit finds as much as there."""
+    found = _readers(dataset)
+    there = runs.by_class(found["rows"], "retrained") if found else {}
+    if not there:
+        return None
+    masked = {r["forget"]: r["value"] for r in runs.rows(
+        key=runs.page_key(dataset), stage="soft-pruning", method="head-mask", metric="accuracy",
+        split="retained-test", sites="each")}
+    before = runs.by_class(found["rows"], "original")["accuracy-head-refit"]
+    others, refit = (runs.interval([100 * (own[c] - there[k][c]) for c in sorted(there[k])])
+                     for own, k in zip((masked, before), KEPT_AND_FOUND, strict=True))
+    return {"edit": "head-mask", "n": len(there["retained"]), "others": others, "refit": refit,
+            "others-verdict": near(others), "refit-verdict": hidden(refit)}
+
+
 def luck(dataset: str) -> dict | None:
     """How far one training lies from another by chance, from the networks retrained without a
     class: the others' accuracy there less the original's, one value a class.
@@ -382,4 +399,4 @@ def helpers() -> dict:
     """What pages may call."""
     return {"readers": readers, "again": again, "guarded_turn": guarded_turn, "deeper": deeper,
             "two_references": two_references, "originals": originals, "beside_bars": beside_bars,
-            "near": near, "luck": luck}
+            "fake_beside": fake_beside, "near": near, "luck": luck}

@@ -65,12 +65,3 @@ def interval(values, level: float = 0.95, draws: int = 10_000, seed: int = 0):
     means = values[rng.integers(len(values), size=(draws, len(values)))].mean(1)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(values.mean()), float(low), float(high)
-
-
-def gap_interval(first, second, level: float = 0.95, draws: int = 10_000, seed: int = 0):
-    """Bootstrap interval of mean(first) - mean(second), each drawn over its own models."""
-    rng = np.random.default_rng(seed)
-    first, second = (np.asarray(v, float) for v in (first, second))
-    gaps = [v[rng.integers(len(v), size=(draws, len(v)))].mean(1) for v in (first, second)]
-    return tuple(float(q) for q in
-                 np.quantile(gaps[0] - gaps[1], [(1 - level) / 2, (1 + level) / 2]))

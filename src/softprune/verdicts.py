@@ -4,7 +4,17 @@ import math
 
 import yaml
 
-from softprune import comparisons, findings, paths, requests, runs, summaries, unfitted
+from softprune import (
+    bar,
+    comparisons,
+    findings,
+    paths,
+    recovered,
+    requests,
+    runs,
+    summaries,
+    unfitted,
+)
 
 VARIANTS = {"soft": "plain", "prototype": "`prototype`", "searched": "`searched`", "best": "`best`",
             "guarded": "`guarded`"}
@@ -62,7 +72,8 @@ def judge(claim: dict, dataset: str, method: str) -> dict | None:
         holds = requests.spares({k: v / 100 for k, v in t.items()})
         if method == "soft" and summaries.has(dataset, "retrained"):
             gap = r["retained"] - summaries.request(dataset, "retrained")["retained"]
-            text += f"; {100 * gap:+.2f} beside the network retrained without {s['forget']}"
+            text += (f"; for {s['forget']} alone {100 * gap:+.2f} against the network retrained "
+                     "without it")
     elif kind == "milliseconds":
         text = f"{1000 * seconds:.2f} ms (select and edit, median)"
         if r["prepare"]:
@@ -266,6 +277,27 @@ def longer(times: str) -> str:
     return "about as long" if times == "1" else f"{times} times as long"
 
 
+def all_at_once(dataset: str) -> list[dict]:
+    """Every edit of `recovered.beside_bars` against all bars together, by its means.
+
+    Returns:
+        Dicts with `edit`, and whether it meets `gone` (complete), `spared` (half a point), `near`
+        (the others beside retrained networks), `out` (what a refit finds), and `met`, all of them.
+    """
+    told = []
+    for b in recovered.beside_bars(dataset):
+        if b["edit"] == "best":
+            gone, spared = bar.bars(dataset, bar.turn_of(summaries.in_turn(dataset, "best")))
+        else:
+            found = unfitted.apart(dataset, b["edit"])
+            gone, spared = found["gone"], found["spared"]
+        near, out = (b[k].startswith("holds") for k in ("others-verdict", "refit-verdict"))
+        told.append({"edit": b["edit"], "gone": gone, "spared": spared, "near": near, "out": out,
+                     "met": gone and spared and near and out})
+    return told
+
+
 def helpers() -> dict:
     """What pages may call."""
-    return {"claims": claims, "held": held, "variants": list(VARIANTS.values())}
+    return {"claims": claims, "held": held, "variants": list(VARIANTS.values()),
+            "all_at_once": all_at_once}
