@@ -318,7 +318,7 @@ def near(gap: tuple[float, float, float]) -> str:
     if high < -NEAR:
         return "does not hold"
     verdict = "holds" if mean >= -NEAR else "does not hold"
-    return f"{verdict} on average, the interval leaves it open"
+    return f"{verdict} on average; open"
 
 
 def hidden(gap: tuple[float, float, float]) -> str:
@@ -326,7 +326,7 @@ def hidden(gap: tuple[float, float, float]) -> str:
 
     Example:
         >>> hidden((15.0, 12.0, 18.0)), hidden((-1.0, -3.0, 1.0))
-        ('does not hold: hidden in part', 'holds on average, the interval leaves it open')
+        ('does not hold: hidden in part', 'holds on average; open')
     """
     mean, low, high = gap
     if low > 0:
@@ -334,8 +334,8 @@ def hidden(gap: tuple[float, float, float]) -> str:
     if high < 0:
         return "holds, and takes more than retraining does"
     if mean > 0:
-        return "does not hold on average, the interval leaves it open"
-    return "holds on average, the interval leaves it open" if high > 0 else "holds"
+        return "does not hold on average; open"
+    return "holds on average; open" if high > 0 else "holds"
 
 
 def _order(method: str) -> tuple:

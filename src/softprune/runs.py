@@ -81,11 +81,21 @@ def between(row: dict | None, digits: int = 3) -> str:
 
 
 @functools.cache
-def class_names(dataset: str) -> list[str]:
-    """A set's classes, in the order of their indices, from a committed checkpoint's sidecar."""
+def _sidecar(dataset: str) -> dict:
+    """That of a committed checkpoint of a set, trained on all classes."""
     folder = paths.root() / "data" / "checkpoints" / dataset
     found = next(p for p in sorted(folder.glob("*/*.json")) if "-without-" not in p.name)
-    return artifacts.read_sidecar(found.with_suffix(".safetensors"))["class_names"]
+    return artifacts.read_sidecar(found.with_suffix(".safetensors"))
+
+
+def class_names(dataset: str) -> list[str]:
+    """A set's classes, in the order of their indices, from a committed checkpoint's sidecar."""
+    return _sidecar(dataset)["class_names"]
+
+
+def colours(dataset: str) -> tuple[list[float], list[float]]:
+    """Mean and deviation of each colour over a set's training images, between 0 and 1."""
+    return _sidecar(dataset)["mean"], _sidecar(dataset)["std"]
 
 
 def pages() -> list[str]:
@@ -203,4 +213,4 @@ def helpers() -> dict:
     """What pages may call."""
     return {"one": one, "rows": rows, "pct": pct, "about": about, "pages": pages,
             "audited": audited, "identity": identity, "page_key": page_key,
-            "class_names": class_names, "between": between}
+            "class_names": class_names, "colours": colours, "between": between}
