@@ -5,17 +5,20 @@
 A data set's page has one original, and what that training was lucky in moves every difference to
 retrained networks. Of an original of another seed, for each class named (with commas): the class,
 the others, and the class under a classifier refitted on 10,000 training images, on the test split,
-before any edit and after each edit (`EDITS`) by the data set's setting. The retrained networks'
-values stand in the record of `benchmarks/readers.py`, so that they need not be here.
+before any edit and after each edit (`EDITS`) by the data set's setting. The values of the networks
+retrained from the page's seed stand in the record of `benchmarks/readers.py`, so that they need not
+be here. Networks of one seed may share their luck: where one was retrained without a class from the
+other original's seed (`softprune train --without CLASS -p seed=…`), it stands beside it.
 """
 
 import sys
 import time
+from pathlib import Path
 
-from one_checkpoint import classes_of, opened, record
+from one_checkpoint import classes_of, config_of, opened, record
 from readers import class_rows, read_anew
 
-from softprune import guarding, ladder, prototypes, requests, searching
+from softprune import guarding, inturn, ladder, prototypes, requests, searching
 
 EDITS = (prototypes.RUNG, searching.RUNG, "best", guarding.RUNG)
 
@@ -32,16 +35,21 @@ def fitted(bench: requests.Bench, classes, log=print) -> dict[str, dict[int, dic
     return {edit: {c: made[edit](c) for c in classes} for edit in EDITS}
 
 
-def rows_of(bench: requests.Bench, classes, log=print) -> list[dict]:
-    """Rows of the original and of each edit, class by class."""
+def rows_of(bench: requests.Bench, classes, retrained: dict[int, Path] | None = None,
+            log=print) -> list[dict]:
+    """Rows of the original, of each edit, and of the network of the same seed `retrained` without
+    the class where it is here, class by class."""
     images, rows = bench.images, []
     edits = fitted(bench, classes, log)
     original = read_anew(bench.model, images, splits=("test",))["test"]
     for cls in classes:
         name = images.class_names[cls]
-        for method, gates in (("original", {}), *((m, of[cls]) for m, of in edits.items())):
-            read = read_anew(bench.fold_into_copy(gates), images,
-                             splits=("test",))["test"] if gates else original
+        models = {m: bench.fold_into_copy(of[cls]) for m, of in edits.items()}
+        if cls in (retrained or {}):
+            models["retrained"] = requests.Bench(retrained[cls], images).model
+        answers = {"original": original} | {
+            m: read_anew(model, images, splits=("test",))["test"] for m, model in models.items()}
+        for method, read in answers.items():
             told = class_rows(method, name, (cls,), "test", read, original[1])
             gone, found, change = (r["value"] for r in told)
             rows += told
@@ -57,7 +65,8 @@ def main(dataset: str, checkpoint: str, names: str) -> None:
     classes = classes_of(bench, names)
     if not classes:
         sys.exit("expected names of classes, with commas, as in apple,couch")
-    rows = rows_of(bench, classes, lambda text: print(text, flush=True))
+    rows = rows_of(bench, classes, inturn.references(bench, config_of(bench)),
+                   lambda text: print(text, flush=True))
     profile = bench.sidecar["config"]["profile"]
     settings = {"best": ladder.options("best", dataset, profile)} | {
         of.RUNG: of.options(dataset, profile) for of in (prototypes, searching, guarding)}

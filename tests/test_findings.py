@@ -555,6 +555,14 @@ def test_several_originals_stand_beside_the_same_retrained_networks(use):
     assert by_edit["best"]["n"] == 2
     assert [t["classes"] for t in by_edit["best"]["turns"]] == [2, 2]
     assert by_edit["best"]["turns"][1]["forgotten"] == 0.0
+    assert by_edit["best"]["paired"] is None  # no other seed was retrained
+    cat = rows_of("retrained", "cat", 0.2, 0.9)
+    use([*records, made("originals", "d", others[1] + cat, seed=1), other[1]])
+    paired = {e["edit"]: e["paired"] for e in recovered.originals("cifar10")["edits"]}["best"]
+    assert (paired["seeds"], paired["classes"]) == ([0, 1], ["cat"])
+    assert paired["each"] == pytest.approx([-0.4, -0.2])
+    assert paired["others"] == pytest.approx(runs.interval([-0.4, -0.2]))
+    assert paired["refit"] == pytest.approx(runs.interval([20, -10]))
 
 
 def test_the_fake_stands_beside_the_retrained_networks_with_what_is_inside_the_original(

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from softprune import guarding, paths, requests
+from softprune import guarding, paths, requests, training
 
 sys.path.insert(0, str(paths.root() / "benchmarks"))
 import originals
@@ -13,10 +13,14 @@ import originals
 def test_each_edit_of_a_class_stands_beside_its_own_original(smoke, monkeypatch):
     chosen = guarding.GuardOptions(steps=60, rounds=1, pairs=4, pool=400)
     monkeypatch.setattr(guarding, "options", lambda dataset, profile: chosen)
-    rows = originals.rows_of(smoke, [3], lambda text: None)
+    alone = originals.rows_of(smoke, [3], log=lambda text: None)
+    retrained = training.train(training.configure("digits", "smoke", without=("three",)))
+    rows = originals.rows_of(smoke, [3], {3: retrained}, lambda text: None)
     value = {(r["method"], r["metric"]): r["value"] for r in rows}
     assert len(value) == len(rows)
-    assert {m for m, _ in value} == {"original", *originals.EDITS}
+    assert {m for m, _ in value} == {"original", "retrained", *originals.EDITS}
+    assert [r for r in rows if r["method"] != "retrained"] == alone
+    assert value["retrained", "accuracy"] == 0
     assert value["original", "change"] == 0
     assert value["original", "accuracy-head-refit"] == pytest.approx(
         smoke.refit_recall({}, (3,)), abs=1e-6)

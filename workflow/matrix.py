@@ -53,7 +53,7 @@ RETRAINED = {"digits": ("three", *DIGITS), "cifar10": CLASSES,
 ALL = ("readers", "from_table {}", "from_table {} --rung searched", "directions")
 BESIDE_PAGE = {
     "digits": (*ALL, "deep {}", "again guarded,deep", "each --rungs best,searched", "lira three",
-               "trials", "sites", "strengths"),
+               "trials", "sites", "strengths", "several 2,3"),
     "cifar10": (*ALL, "deep {}", "again guarded,deep", "each --rungs best,searched", "lira cat",
                 "trials", "sites", "strengths", "several 2,3",
                 "longer cat,airplane,automobile --epochs 1"),
@@ -61,7 +61,8 @@ BESIDE_PAGE = {
                  "lira apple", "fits", "strengths", "scores"),
     "tiny-imagenet-200": ("readers 40", *ALL[1:], "again guarded,deep", "guarded",
                           "each", "strengths", "scores")}
-# other originals beside the same retrained networks: a page's own is one training, lucky or not
+# other originals beside the same retrained networks, and beside one of their own seed: a page's
+# original is one training, lucky or not
 MORE_SEEDS = {"digits": (1, 2, 3, 4), "cifar10": (1, 2), "cifar100": (1, 2),
               "tiny-imagenet-200": (1, 2)}
 # rungs whose settings are chosen: fitted ones share a file, the others have one each
@@ -254,11 +255,15 @@ def jobs(profile: str = "laptop") -> list[Job]:
     found += [Job(f"measure-{name}", f"softprune measure {name} --profile {profile}", heavy=True)
               for name in ("ratios", "grading", "recipes")]
     for dataset, seeds in MORE_SEEDS.items():
-        others = [train(dataset, profile, narrow.get(dataset, {}) | {"seed": s}) for s in seeds]
-        found += [job for job in others if job.name not in {j.name for j in found}]
         beside = measure(own[dataset], BESIDE_PAGE[dataset][0]).name  # it chooses for `guarded`
-        found += [replace(job, needs=(*job.needs, beside, *settings[dataset])) for job in (
-            measure(o, f"originals {','.join(RETRAINED[dataset])}") for o in others)]
+        for seed in seeds:
+            values = narrow.get(dataset, {}) | {"seed": seed}
+            other, reference = (train(dataset, profile, values, without)
+                                for without in ("", RETRAINED[dataset][0]))
+            found += [job for job in (other, reference) if job.name not in {j.name for j in found}]
+            told = measure(other, f"originals {','.join(RETRAINED[dataset])}")
+            waits = (*told.needs, reference.name, beside, *settings[dataset])
+            found.append(replace(told, needs=waits))
     there = {job.name for job in found}
     for dataset, (forget, less) in AGAINST.items():
         values = narrow.get(dataset, {})

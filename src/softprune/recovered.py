@@ -265,7 +265,8 @@ def originals(dataset: str) -> dict | None:
         `seeds` of the originals, the page's first; `classes` that a network was retrained without;
         `edits`: dicts as in `beside_bars`, their intervals over originals and classes, with
         `each`, the others less the retrained networks' by original, means over classes, and
-        `turns`, of each original but the page's: `bar.turn_over` of these classes; first
+        `turns`, of each original but the page's: `bar.turn_over` of these classes; and `paired`,
+        the same beside the networks retrained from each original's own seed (`_paired`); first
         `original`, before any edit. None where no other original was measured.
     """
     looked = _readers(dataset)
@@ -284,7 +285,8 @@ def originals(dataset: str) -> dict | None:
     names = {"original": "original", **{rung: rung for rung in choices.UNFITTED}, "best": "best",
              guarding.RUNG: readers(dataset)["chosen"]}
     there = runs.by_class(looked["rows"], "retrained")
-    told, some = [], set()
+    own_seed = [there, *(runs.by_class(found[seed], "retrained") for seed in sorted(found))]
+    seeds, told, some = [first, *sorted(found)], [], set()
     for edit, of_page in names.items():
         by_original = [runs.by_class(page, of_page),
                        *(runs.by_class(found[seed], edit) for seed in sorted(found))]
@@ -301,8 +303,31 @@ def originals(dataset: str) -> dict | None:
                      "each": [statistics.fmean(of) for of in others],
                      "turns": [bar.turn_over({k: [of[k][c] for c in classes]
                                               for k in ("accuracy", "change")})
-                               for of in by_original[1:]]})
-    return {"seeds": [first, *sorted(found)], "classes": sorted(some), "edits": told}
+                               for of in by_original[1:]],
+                     "paired": _paired(seeds, by_original, own_seed)})
+    return {"seeds": seeds, "classes": sorted(some), "edits": told}
+
+
+def _paired(seeds: list[int], by_original: list[dict], own_seed: list[dict]) -> dict | None:
+    """Originals beside networks retrained from the same seeds, of the classes that all of these
+    were retrained without: networks of one seed may share their luck.
+
+    Returns:
+        `seeds`, `classes`, `each`: the others by seed, `others` and `refit`: (mean, low, high) over
+        seeds, in points, with verdicts as in `beside_bars`; None of fewer than two seeds.
+    """
+    both = [(s, of, there) for s, of, there in zip(seeds, by_original, own_seed, strict=True)
+            if there]
+    classes = sorted(set.intersection(*(
+        set(of[k]) & set(there[k]) for _, of, there in both for k in KEPT_AND_FOUND)))
+    if len(both) < 2 or not classes:
+        return None
+    others, refit = ([statistics.fmean(100 * (of[k][c] - there[k][c]) for c in classes)
+                      for _, of, there in both] for k in KEPT_AND_FOUND)
+    gaps = runs.interval(others), runs.interval(refit)
+    return {"seeds": [s for s, *_ in both], "classes": classes, "each": others,
+            "others": gaps[0], "refit": gaps[1], "others-verdict": near(gaps[0]),
+            "refit-verdict": hidden(gaps[1])}
 
 
 def near(gap: tuple[float, float, float]) -> str:
