@@ -215,7 +215,7 @@ def _targets(model: nn.Module, gates: Gates) -> list[tuple[Tensor, Tensor, str]]
         channels_here = weight.shape[shape.index(-1)]
         if g.shape[-1] != channels_here:
             raise UserError(f"{g.shape[-1]} gates at {name}: expected {channels_here}")
-        if not (is_direction(name) or is_shift(name) or g.min() >= 0):
+        if not (is_direction(name) or is_shift(name) or g.min().item() >= 0):
             raise UserError(f"gates at {name}: expected numbers of 0 or more")  # NaN is neither
         if g.device != weight.device or g.dtype != weight.dtype:
             g = g.to(weight)
