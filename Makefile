@@ -1,4 +1,4 @@
-# make book: environment, four notebooks on digits, the book.   make test: environment, tests.
+# make book: environment, notebooks on digits that are not up to date, the book.   make test: environment, tests.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready

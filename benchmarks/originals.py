@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from one_checkpoint import classes_of, config_of, opened, record
-from readers import class_rows, read_anew
+from readers import answer_rows, read_anew
 
 from softprune import guarding, inturn, ladder, prototypes, requests, searching
 
@@ -49,12 +49,7 @@ def rows_of(bench: requests.Bench, classes, retrained: dict[int, Path] | None = 
             models["retrained"] = requests.Bench(retrained[cls], images).model
         answers = {"original": original} | {
             m: read_anew(model, images, splits=("test",))["test"] for m, model in models.items()}
-        for method, read in answers.items():
-            told = class_rows(method, name, (cls,), "test", read, original[1])
-            gone, found, change = (r["value"] for r in told)
-            rows += told
-            log(f"{name:12} {method:10} class {100 * gone:6.2f} %  refit {100 * found:5.1f} %  "
-                f"others {change:+.2f}")
+        rows += answer_rows(name, (cls,), answers, log)
     return rows
 
 

@@ -255,9 +255,8 @@ def main() -> None:
             seconds = one_edit(rung, width)
             found.append((f"edit-{rung}-w{width}", 1000 * seconds, "ms, at most 1"))
             rows.append(artifacts.row(rung, f"time-edit-w{width}", seconds, "s"))
-    for name in ("tiny-imagenet-200",):
-        if (begun := start(name)) is None:
-            continue
+    name = "tiny-imagenet-200"
+    if begun := start(name):
         seconds, size = begun
         found += [(f"start-{name}", seconds, "seconds"), (f"pixels-{name}", size / 1e9, "GB")]
         rows += [artifacts.row("original", f"time-start-{name}", seconds, "s"),

@@ -156,6 +156,23 @@ def class_rows(method: str, name: str, forget: tuple[int, ...], split: str,
                           split=f"retained-{split}", n=len(labels) - n)]
 
 
+def answer_rows(name: str, forget: tuple[int, ...], answers: dict[str, tuple], log=print
+                ) -> list[dict]:
+    """`class_rows` on the test split of networks that answered the same request.
+
+    Args:
+        answers: method -> one split of `read_anew`; that of `original` is what others changed.
+    """
+    rows = []
+    for method, read in answers.items():
+        told = class_rows(method, name, forget, "test", read, answers["original"][1])
+        gone, found, change = (r["value"] for r in told)
+        log(f"{name:20} {method:17} right {100 * gone:6.2f} %  refit {100 * found:5.1f} %  "
+            f"others {change:+.2f}")
+        rows += told
+    return rows
+
+
 def cost_rows(bench: requests.Bench, edits: dict) -> list[dict]:
     """Seconds of folding each edit, and bytes of storing it in half precision."""
     copy, rows = bench.fold_into_copy({}), []

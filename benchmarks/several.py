@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 from one_checkpoint import config_of, opened, record
-from readers import class_rows, read_anew
+from readers import answer_rows, read_anew
 
 from softprune import artifacts, guarding, ladder, requests, training
 
@@ -64,12 +64,7 @@ def rows_of(bench: requests.Bench, sizes, draws: int = DRAWS, log=print) -> list
         if there := retrained(bench, forget):
             model = requests.Bench(there, images).model
             told["retrained"] = read_anew(model, images, splits=("test",))["test"]
-        for method, read in told.items():
-            made = class_rows(method, name, forget, "test", read, original[1])
-            gone, found, change = (r["value"] for r in made)
-            rows += made
-            log(f"{name:30} {method:17} classes {100 * gone:6.2f} %  refit {100 * found:5.1f} %  "
-                f"others {change:+.2f}")
+        rows += answer_rows(name, forget, told, log)
     return rows
 
 

@@ -262,12 +262,12 @@ def originals(dataset: str) -> dict | None:
     """The two bars over several originals of the page's recipe (`benchmarks/originals.py`).
 
     Returns:
-        `seeds` of the originals, the page's first; `classes` that a network was retrained without;
-        `edits`: dicts as in `beside_bars`, their intervals over originals and classes, with
-        `each`, the others less the retrained networks' by original, means over classes, and
-        `turns`, of each original but the page's: `bar.turn_over` of these classes; and `paired`,
-        the same beside the networks retrained from each original's own seed (`_paired`); first
-        `original`, before any edit. None where no other original was measured.
+        `seeds` of the originals, the page's first; `edits`: dicts as in `beside_bars`, their
+        intervals over originals and classes, with `each`, the others less the retrained networks'
+        by original, means over classes, and `turns`, of each original but the page's:
+        `bar.turn_over` of these classes; and `paired`, the same beside the networks retrained from
+        each original's own seed (`_paired`); first `original`, before any edit. None where no other
+        original was measured.
     """
     looked = _readers(dataset)
     if looked is None:
@@ -286,7 +286,7 @@ def originals(dataset: str) -> dict | None:
              guarding.RUNG: readers(dataset)["chosen"]}
     there = runs.by_class(looked["rows"], "retrained")
     own_seed = [there, *(runs.by_class(found[seed], "retrained") for seed in sorted(found))]
-    seeds, told, some = [first, *sorted(found)], [], set()
+    seeds, told = [first, *sorted(found)], []
     for edit, of_page in names.items():
         by_original = [runs.by_class(page, of_page),
                        *(runs.by_class(found[seed], edit) for seed in sorted(found))]
@@ -294,7 +294,6 @@ def originals(dataset: str) -> dict | None:
         classes = sorted(set.intersection(*(set(values) for values in every)))
         if len(classes) < 2:  # one gives no interval
             continue
-        some |= set(classes)
         others, refit = ([[100 * (of[k][c] - there[k][c]) for c in classes] for of in by_original]
                          for k in KEPT_AND_FOUND)
         gaps = runs.crossed(others), runs.crossed(refit)
@@ -305,7 +304,7 @@ def originals(dataset: str) -> dict | None:
                                               for k in ("accuracy", "change")})
                                for of in by_original[1:]],
                      "paired": _paired(seeds, by_original, own_seed)})
-    return {"seeds": seeds, "classes": sorted(some), "edits": told}
+    return {"seeds": seeds, "edits": told}
 
 
 def _paired(seeds: list[int], by_original: list[dict], own_seed: list[dict]) -> dict | None:
